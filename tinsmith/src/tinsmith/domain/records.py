@@ -1,0 +1,82 @@
+"""What the catalogue knows of sessions, runs, samplers and checkpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from tinsmith.domain.addresses import CheckpointAddress
+from tinsmith.domain.ops import LoraConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks: the owner of what is created, and the only one who sees it."""
+
+    owner: str
+
+
+@dataclass(frozen=True, slots=True)
+class ServedModel:
+    """A base model as the front sees it: no tensors."""
+
+    name: str
+    directory: str
+    """Weights and tokenizer in Hugging Face layout."""
+    vocab_size: int
+    max_context: int
+    """Longest sequence in tokens, prompt and answer together."""
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    session_id: str
+    owner: str
+    created_at: datetime
+    last_heard_at: datetime
+    ended_at: datetime | None
+    user_metadata: Mapping[str, str] = field(default_factory=dict)
+    display_name: str | None = None
+    tags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    run_id: str
+    session_id: str
+    owner: str
+    base_model: str
+    lora: LoraConfig
+    created_at: datetime
+    last_request_at: datetime
+    user_metadata: Mapping[str, str] = field(default_factory=dict)
+    is_corrupted: bool = False
+    is_ended: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Sampler:
+    sampler_id: str
+    session_id: str
+    owner: str
+    base_model: str
+    checkpoint: CheckpointAddress | None
+    """None: the base model itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    address: CheckpointAddress
+    owner: str
+    base_model: str
+    lora: LoraConfig
+    created_at: datetime
+    size_bytes: int
+    digest: str
+    """SHA-256 of the manifest."""
+    expires_at: datetime | None = None
+    is_public: bool = False
+    is_listed: bool = True
+    """False for the unnamed saves behind a sampling client."""
+    user_metadata: Mapping[str, str] = field(default_factory=dict)
