@@ -1,14 +1,14 @@
 """What can go wrong, as a tree. Status codes live in `api`, nowhere below it.
 
-    TinsmithError
-      UserError            sending it again will not help
-        InvalidInputError    a value is out of range, misshapen or unknown
-        NotFoundError        no such thing, or not yours
-        SequenceReusedError  the place in the sequence holds different work
-        AccessError          no key, or a key that does not open this
-      ServiceError         ours; sending it again may help
-        BusyError            the backlog is full
-        StorageError         a disk or database refused
+TinsmithError
+  UserError            sending it again will not help
+    InvalidInputError    a value is out of range, misshapen or unknown
+    NotFoundError        no such thing, or not yours
+    SequenceReusedError  the place in the sequence holds different work
+    AccessError          no key, or a key that does not open this
+  ServiceError         ours; sending it again may help
+    BusyError            the backlog is full
+    StorageError         a disk or database refused
 """
 
 from __future__ import annotations

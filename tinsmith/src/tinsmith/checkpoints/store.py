@@ -1,0 +1,252 @@
+"""Checkpoints as plain directories in the open PEFT layout.
+
+    <root>/<run id, ':' as '-'>/<kind>/<name>/
+        adapter_config.json         PEFT's settings, with the alpha that was used
+        adapter_model.safetensors   A and B of every adapted layer
+        optimizer.safetensors       training checkpoints only
+        manifest.json               sizes and SHA-256 of the above, written last
+
+Order of writes: files into a hidden directory beside the target, fsync of each, manifest, rename,
+fsync of the parent. A directory without a readable manifest is not a checkpoint.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load as load_safetensors
+from safetensors.numpy import save as save_safetensors
+
+from tinsmith.domain.addresses import CheckpointAddress
+from tinsmith.domain.errors import InvalidInputError, NotFoundError, StorageError
+
+FORMAT_VERSION = 1
+MANIFEST = "manifest.json"
+ADAPTER_CONFIG = "adapter_config.json"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+OPTIMIZER = "optimizer.safetensors"
+
+Arrays = Mapping[str, NDArray[np.float32]]
+
+
+@dataclass(frozen=True, slots=True)
+class WrittenCheckpoint:
+    size_bytes: int
+    digest: str
+    """SHA-256 of the manifest, which holds those of the files."""
+
+
+class CheckpointStore:
+    """Reads and writes the checkpoints of one home folder. Safe for several processes, as long
+    as one of them writes a given address: the engine that holds its run."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        with _storage_errors(root):
+            root.mkdir(parents=True, exist_ok=True)
+
+    def write(
+        self,
+        address: CheckpointAddress,
+        *,
+        adapter: Arrays,
+        adapter_config: Mapping[str, Any],
+        optimizer: Arrays | None = None,
+        details: Mapping[str, Any] | None = None,
+        overwrite: bool = False,
+    ) -> WrittenCheckpoint:
+        """Make a checkpoint durable under its address, whole or not at all.
+
+        Args:
+            details: free JSON that `manifest()` gives back under the key "details".
+
+        Raises:
+            InvalidInputError: the name is taken and `overwrite` is off.
+            StorageError: the disk refused; nothing is left behind.
+        """
+        target = self._directory(address)
+        if target.exists() and not overwrite:
+            raise InvalidInputError(
+                f"{address} exists already; choose another name, or save with overwrite=True"
+            )
+        files = {
+            ADAPTER_CONFIG: json.dumps(dict(adapter_config), indent=2, sort_keys=True).encode(),
+            ADAPTER_WEIGHTS: save_safetensors(dict(adapter), metadata={"format": "pt"}),
+        }
+        if optimizer is not None:
+            files[OPTIMIZER] = save_safetensors(dict(optimizer), metadata={"format": "pt"})
+        manifest = json.dumps(
+            {
+                "format": FORMAT_VERSION,
+                "address": str(address),
+                "files": {
+                    name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+                    for name, data in files.items()
+                },
+                "details": dict(details or {}),
+            },
+            indent=2,
+        ).encode()
+        fresh = target.parent / f".{target.name}.{uuid.uuid4().hex}.new"
+        with _storage_errors(target):
+            try:
+                fresh.mkdir(parents=True)
+                for name, data in [*files.items(), (MANIFEST, manifest)]:
+                    _write_durably(fresh / name, data)
+                _fsync_directory(fresh)
+                self._put_in_place(fresh, target)
+            finally:
+                shutil.rmtree(fresh, ignore_errors=True)
+        size = len(manifest) + sum(len(data) for data in files.values())
+        return WrittenCheckpoint(size, hashlib.sha256(manifest).hexdigest())
+
+    def manifest(self, address: CheckpointAddress) -> dict[str, Any]:
+        """The manifest as written; raises NotFoundError where there is no whole checkpoint."""
+        path = self._directory(address) / MANIFEST
+        try:
+            manifest = json.loads(path.read_bytes())
+            if manifest["format"] > FORMAT_VERSION:
+                raise InvalidInputError(
+                    f"{address} is in checkpoint format {manifest['format']}; this tinsmith "
+                    f"reads up to {FORMAT_VERSION}. Use a newer tinsmith."
+                )
+            return manifest
+        except FileNotFoundError:
+            raise NotFoundError(f"there is no checkpoint {address}") from None
+        except (ValueError, KeyError, TypeError) as error:
+            raise InvalidInputError(
+                f"checkpoint {address} is corrupt: {MANIFEST}: {error}"
+            ) from error
+
+    def files(self, address: CheckpointAddress) -> dict[str, int]:
+        """Relative path -> size in bytes of everything in the checkpoint, manifest included."""
+        manifest = self.manifest(address)
+        sizes = {name: int(entry["bytes"]) for name, entry in manifest["files"].items()}
+        sizes[MANIFEST] = (self._directory(address) / MANIFEST).stat().st_size
+        return sizes
+
+    def open(self, address: CheckpointAddress, relative_path: str) -> BinaryIO:
+        """One of `files(address)`, for reading; any other path is a NotFoundError."""
+        if relative_path not in self.files(address):
+            raise NotFoundError(f"checkpoint {address} has no file {relative_path!r}")
+        return (self._directory(address) / relative_path).open("rb")
+
+    def read_adapter(self, address: CheckpointAddress) -> tuple[Arrays, dict[str, Any]]:
+        """The adapter's arrays and its PEFT settings.
+
+        Raises:
+            NotFoundError: no such checkpoint.
+            InvalidInputError: its bytes are not those that were written.
+        """
+        config = json.loads(self._read_verified(address, ADAPTER_CONFIG))
+        return self._read_arrays(address, ADAPTER_WEIGHTS), config
+
+    def read_optimizer(self, address: CheckpointAddress) -> Arrays:
+        """As `read_adapter`; InvalidInputError if the checkpoint was saved without optimizer."""
+        if OPTIMIZER not in self.manifest(address)["files"]:
+            raise InvalidInputError(
+                f"{address} holds no optimizer state; load it without, or use a training checkpoint"
+            )
+        return self._read_arrays(address, OPTIMIZER)
+
+    def delete(self, address: CheckpointAddress) -> None:
+        """Remove the checkpoint's bytes. Deleting what is not there is no error."""
+        target = self._directory(address)
+        doomed = target.parent / f".{target.name}.{uuid.uuid4().hex}.gone"
+        with _storage_errors(target):
+            try:
+                target.rename(doomed)
+            except FileNotFoundError:
+                return
+            _fsync_directory(target.parent)
+            shutil.rmtree(doomed, ignore_errors=True)
+
+    def sweep(self) -> int:
+        """Finish what a crash interrupted; call once, before any engine writes.
+
+        Returns:
+            how many left-over directories went.
+        """
+        num_removed = 0
+        for leftover in self._root.glob("*/*/.*"):
+            name = leftover.name.lstrip(".").rsplit(".", 2)[0]
+            target = leftover.parent / name
+            if leftover.name.endswith(".old") and not target.exists():
+                leftover.rename(target)
+            else:
+                shutil.rmtree(leftover, ignore_errors=True)
+                num_removed += 1
+        return num_removed
+
+    def _directory(self, address: CheckpointAddress) -> Path:
+        run = address.run_id.replace(":", "-")
+        if "/" in run or "\\" in run or run.startswith("."):
+            raise NotFoundError(f"there is no checkpoint {address}")
+        return self._root / run / address.kind.value / address.name
+
+    def _put_in_place(self, fresh: Path, target: Path) -> None:
+        old = target.parent / f".{target.name}.{uuid.uuid4().hex}.old"
+        if target.exists():
+            target.rename(old)
+        fresh.rename(target)
+        _fsync_directory(target.parent)
+        shutil.rmtree(old, ignore_errors=True)
+
+    def _read_verified(self, address: CheckpointAddress, name: str) -> bytes:
+        entry = self.manifest(address)["files"].get(name)
+        try:
+            data = (self._directory(address) / name).read_bytes()
+        except FileNotFoundError:
+            data = b""
+        if entry is None or hashlib.sha256(data).hexdigest() != entry["sha256"]:
+            raise InvalidInputError(
+                f"checkpoint {address} is corrupt: {name} does not match its manifest. "
+                "Use another checkpoint of the run."
+            )
+        return data
+
+    def _read_arrays(self, address: CheckpointAddress, name: str) -> Arrays:
+        try:
+            return load_safetensors(self._read_verified(address, name))
+        except SafetensorError as error:
+            raise InvalidInputError(f"checkpoint {address} is corrupt: {name}: {error}") from error
+
+
+def _write_durably(path: Path, data: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _fsync_directory(path: Path) -> None:
+    if os.name == "nt":  # directories can't be opened there; NTFS journals renames itself
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _storage_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(
+            f"cannot write {path.name}: {error.strerror or error}. Free space or fix permissions "
+            "of the home folder, then repeat; nothing was kept of this attempt."
+        ) from error

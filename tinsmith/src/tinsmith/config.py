@@ -1,0 +1,122 @@
+"""Every knob, as frozen dataclasses; one TOML file, checked once at start."""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import platformdirs
+
+from tinsmith.domain.errors import InvalidInputError
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Limits:
+    """What one request may ask for."""
+
+    max_rank: int = 256
+    """Largest LoRA rank of a run."""
+    max_body_bytes: int = 256 * 2**20
+    """Largest request body, before and after decompression."""
+    max_num_samples: int = 1024
+    """Sequences of one sample request."""
+    max_backlog_ops: int = 20_000
+    """Unsettled ops in all; beyond it intake answers 429 and the SDK repeats."""
+    max_backlog_ops_per_owner: int = 10_000
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Engine:
+    """How one base model is run."""
+
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:N or mps."""
+    dtype: str = "float32"
+    """Precision of the frozen base model; adapters, gradients and moments are always fp32."""
+    micro_batch_tokens: int = 8192
+    """Tokens that go through the model at once in training."""
+    prefill_tokens: int = 8192
+    """Prompt tokens that go through the model at once in sampling."""
+    max_active_sequences: int = 256
+    """Sequences decoded together."""
+    num_threads: int = 0
+    """CPU threads of the engine; 0 lets torch choose."""
+    max_cached_adapters: int = 32
+    """Frozen adapters kept in memory for sampling; least recently used leave."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Service:
+    poll_hold_s: float = 25.0
+    """How long a future's poll is held; the SDK's own timeout is 45 s."""
+    session_silence_s: float = 900.0
+    """A session that has not been heard of for so long is over, and its runs are released."""
+    sample_retention_s: float = 3600.0
+    """How long results of sampling can be read again."""
+    download_url_ttl_s: float = 3600.0
+    """Lifetime of signed download URLs."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Config:
+    home: Path = field(default_factory=lambda: Path(platformdirs.user_data_dir("tinsmith")))
+    """Ledger, checkpoints and secrets."""
+    host: str = "127.0.0.1"
+    port: int = 8765
+    """0 picks a free one."""
+    models: tuple[str, ...] = ()
+    """Base models: a hub id, a folder, or NAME=FOLDER. Empty: the built-in one."""
+    limits: Limits = field(default_factory=Limits)
+    engine: Engine = field(default_factory=Engine)
+    service: Service = field(default_factory=Service)
+
+    @classmethod
+    def load(cls, path: Path | None) -> Config:
+        """Defaults, overlaid by a TOML file of the same shape.
+
+        Raises:
+            InvalidInputError: no such file, not TOML, an unknown key or a value of another type.
+        """
+        if path is None:
+            return cls()
+        try:
+            table = tomllib.loads(path.read_text())
+        except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise InvalidInputError(f"cannot read the config file {path}: {error}") from error
+        return _overlay(cls(), table, where="")
+
+
+def _overlay(defaults: _T, table: dict[str, Any], *, where: str) -> _T:
+    known = {f.name: getattr(defaults, f.name) for f in fields(defaults)}  # type: ignore[arg-type]
+    changes: dict[str, Any] = {}
+    for key, value in table.items():
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1, cutoff=0.0)[0]
+            raise InvalidInputError(f"unknown setting {where}{key}; did you mean {where}{near}?")
+        default = known[key]
+        if is_dataclass(default):
+            if not isinstance(value, dict):
+                raise InvalidInputError(f"setting {where}{key} is a table, got {value!r}")
+            changes[key] = _overlay(default, value, where=f"{where}{key}.")
+        else:
+            changes[key] = _coerce(f"{where}{key}", value, default)
+    return replace(defaults, **changes)  # type: ignore[type-var]
+
+
+def _coerce(name: str, value: Any, default: Any) -> Any:
+    if isinstance(default, Path) and isinstance(value, str):
+        return Path(value).expanduser()
+    if isinstance(default, tuple) and isinstance(value, list):
+        return tuple(str(item) for item in value)
+    if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if type(value) is type(default):
+        return value
+    raise InvalidInputError(
+        f"setting {name} wants a {type(default).__name__} such as {default!r}, got {value!r}"
+    )
