@@ -1,0 +1,123 @@
+"""The `tinsmith` command. Results on standard output, everything else on standard error."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import click
+
+from tinsmith.config import Config
+from tinsmith.domain.errors import TinsmithError
+from tinsmith.telemetry import log_to_stderr
+
+
+class _CleanErrors(click.Group):
+    """Our own errors end a command with one line and exit code 1, without a traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except TinsmithError as error:
+            raise click.ClickException(str(error)) from error
+
+
+home_option = click.option(
+    "--home", type=click.Path(path_type=Path, file_okay=False), help="Ledger and checkpoints."
+)
+config_option = click.option(
+    "--config", "config_file", type=click.Path(path_type=Path), help="A TOML file of settings."
+)
+
+
+@click.group(cls=_CleanErrors, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="tinsmith")
+def main() -> None:
+    """An open, self-hosted server for the Tinker API."""
+
+
+@main.command()
+@click.option(
+    "--model",
+    "models",
+    multiple=True,
+    metavar="ID_OR_DIR",
+    help="A base model to serve: a hub id, a folder, or NAME=FOLDER; repeatable. "
+    "Default: the built-in one.",
+)
+@home_option
+@click.option("--host", help="Address to listen on (default 127.0.0.1).")
+@click.option("--port", type=click.IntRange(0, 65535), help="0 picks a free one and prints it.")
+@click.option("--device", help="auto, cpu, cuda, cuda:N or mps.")
+@click.option("--dtype", help="float32 or bfloat16, of the frozen base model.")
+@config_option
+@click.option("--log-level", default="info", type=click.Choice(["debug", "info", "warning"]))
+def serve(
+    models: tuple[str, ...],
+    home: Path | None,
+    host: str | None,
+    port: int | None,
+    device: str | None,
+    dtype: str | None,
+    config_file: Path | None,
+    log_level: str,
+) -> None:
+    """Serve the Tinker API until Ctrl-C."""
+    from tinsmith.app import serve_until_stopped
+
+    log_to_stderr(log_level)
+    config = Config.load(config_file)
+    engine = replace(
+        config.engine, device=device or config.engine.device, dtype=dtype or config.engine.dtype
+    )
+    config = replace(
+        config,
+        home=home or config.home,
+        host=host or config.host,
+        port=config.port if port is None else port,
+        models=models or config.models,
+        engine=engine,
+    )
+    sys.exit(serve_until_stopped(config))
+
+
+@main.command(hidden=True)
+@click.argument("spec")
+def engine(spec: str) -> None:
+    """Run one engine; `serve` starts these."""
+    from tinsmith.engine.process import run_engine
+    from tinsmith.engines import engine_spec
+
+    log_to_stderr("info")
+    model, home, settings = engine_spec(spec)
+    sys.exit(run_engine(model, home, settings))
+
+
+@main.command()
+@home_option
+@config_option
+@click.option("--json", "as_json", is_flag=True, help="One JSON document.")
+def doctor(home: Path | None, config_file: Path | None, as_json: bool) -> None:
+    """What this machine offers, and what would be in the way."""
+    from tinsmith.doctor import examine
+
+    config = Config.load(config_file)
+    facts = examine(replace(config, home=home or config.home))
+    if as_json:
+        click.echo(json.dumps(facts, indent=2))
+    else:
+        for name, value in facts.items():
+            if name not in ("problems", "packages", "device_facts"):
+                click.echo(f"{name.replace('_', ' '):20}{value}")
+        for name, value in {**facts["device_facts"], **facts["packages"]}.items():
+            click.echo(f"{name:20}{value}")
+        for problem in facts["problems"]:
+            click.echo(f"problem: {problem}")
+    sys.exit(1 if facts["problems"] else 0)
+
+
+if __name__ == "__main__":
+    main()

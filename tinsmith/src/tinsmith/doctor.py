@@ -1,0 +1,57 @@
+"""What this machine offers, and what would be in the way: `tinsmith doctor`."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from tinsmith.base_models import BUILTIN_DIRECTORY, BUILTIN_NAME
+from tinsmith.config import Config
+
+PACKAGES = ("tinsmith", "torch", "transformers", "safetensors", "starlette", "sqlalchemy")
+
+
+def examine(config: Config) -> dict[str, Any]:
+    """Facts by name, JSON-ready. Imports torch, so it takes a few seconds."""
+    from tinsmith.engine.devices import choose_device, describe_device
+
+    device = choose_device(config.engine.device)
+    free_bytes = shutil.disk_usage(_existing_parent(config.home)).free
+    facts: dict[str, Any] = {
+        "default_model": BUILTIN_NAME,
+        "default_model_dir": str(BUILTIN_DIRECTORY),
+        "home": str(config.home),
+        "home_free_bytes": free_bytes,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpu_count": os.cpu_count(),
+        "device": str(device),
+        "device_facts": describe_device(device),
+        "dtype": config.engine.dtype,
+        "packages": {name: version(name) for name in PACKAGES},
+    }
+    facts["problems"] = _problems(facts)
+    return facts
+
+
+def _problems(facts: dict[str, Any]) -> list[str]:
+    problems: list[str] = []
+    if facts["home_free_bytes"] < 2**30:
+        problems.append(
+            f"only {facts['home_free_bytes'] / 2**20:.0f} MiB are free for {facts['home']}; "
+            "checkpoints may not fit. Choose another --home or free some space."
+        )
+    if not Path(facts["default_model_dir"], "model.safetensors").is_file():
+        problems.append("the built-in model's weights are missing; reinstall tinsmith")
+    return problems
+
+
+def _existing_parent(path: Path) -> Path:
+    path = path.resolve()
+    while not path.exists():
+        path = path.parent
+    return path
