@@ -1,0 +1,7 @@
+"""The one error that a person should see as a line instead of a traceback."""
+
+from __future__ import annotations
+
+
+class MailroomError(Exception):
+    """Something the user can act on; the message says what was wrong and what to do."""

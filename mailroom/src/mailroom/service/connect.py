@@ -1,0 +1,128 @@
+"""Where training happens: the service that the environment names, or a tinsmith of our own."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Protocol, TypeVar
+
+from mailroom.config import BUILTIN_BASE_MODEL, served_name
+from mailroom.service.local import LocalServer, local_server
+from mailroom.service.loopback import is_loopback
+from mailroom.service.tokenizers import use_hub_facade
+
+if TYPE_CHECKING:
+    import tinker
+
+T_co = TypeVar("T_co", covariant=True)
+T = TypeVar("T")
+LOCAL_API_KEY = "tml-local"
+ALIVE_CHECK_S = 2.0
+
+
+class Promise(Protocol[T_co]):
+    """What we need of the SDK's futures."""
+
+    def future(self) -> Future[T_co]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A Tinker API server and the key to it."""
+
+    url: str
+    api_key: str | None
+    """None: the SDK finds its own (stored credentials, or a command that prints one)."""
+    local: LocalServer | None = None
+
+    @property
+    def identity(self) -> str:
+        """The same for every connection to the same service: what a `tinker://` path belongs to."""
+        return "local" if self.local is not None else self.url
+
+    @contextmanager
+    def session(self) -> Iterator[tinker.ServiceClient]:
+        """An SDK client whose session ends with the block, and says how it ended."""
+        import tinker
+
+        client = tinker.ServiceClient(base_url=self.url, api_key=self.api_key)
+        status: Literal["success", "errored", "interrupted"] = "interrupted"
+        try:
+            yield client
+            status = "success"
+        except Exception:
+            status = "errored"
+            raise
+        finally:
+            # With the server gone the SDK would go on trying for minutes.
+            if self.local is None or _answers(self.local):
+                client.close(status).result(timeout=30)
+
+    def rest(self) -> tinker.RestClient:
+        """The SDK's client for lists and records; it needs no session."""
+        import tinker
+
+        return tinker.RestClient(base_url=self.url, api_key=self.api_key)
+
+    def wait(self, promise: Promise[T]) -> T:
+        """What an SDK call comes to. The SDK would wait for ever for a server that is gone.
+
+        Raises:
+            MailroomError: the local server has ended; the message has the end of its log.
+        """
+        future = promise.future()
+        while self.local is not None and not future.done():
+            try:
+                return future.result(timeout=ALIVE_CHECK_S)
+            except TimeoutError:
+                self.local.check_alive()
+        return future.result()
+
+    def base_model_names(self) -> tuple[str, ...]:
+        """Base models that the service offers."""
+        if self.local is not None:
+            return self.local.models
+        models = self.wait(self.rest().get_server_capabilities()).supported_models
+        return tuple(model.model_name for model in models if model.model_name)
+
+
+@contextmanager
+def open_service(
+    home: Path, base_model: str | None, say: Callable[[str], None]
+) -> Iterator[Service]:
+    """Connect to the service of $TINKER_BASE_URL or, without one, to this home's own tinsmith.
+
+    Also leads the SDK's tokenizer look-ups to the service where it offers that, so call this
+    before importing tinker or transformers.
+
+    Args:
+        base_model: the model that the command needs; None is the built-in one.
+        say: is told what happens, in a line.
+    """
+    wanted = base_model or BUILTIN_BASE_MODEL
+    url = os.environ.get("TINKER_BASE_URL", "").rstrip("/")
+    key = os.environ.get("TINKER_API_KEY") or None
+    if url:
+        use_hub_facade(url, served_name(wanted))
+        yield Service(url, key or (LOCAL_API_KEY if is_loopback(url) else None))
+        return
+    os.environ.setdefault("TINKER_TELEMETRY", "0")  # there is nobody to send it to
+    if key is None or not key.startswith(("tml-", "eyJ")):
+        key = LOCAL_API_KEY
+    with local_server(home, wanted, say) as server:
+        use_hub_facade(server.url, served_name(wanted))
+        yield Service(server.url, key, server)
+
+
+def _answers(server: LocalServer) -> bool:
+    from mailroom.errors import MailroomError
+
+    try:
+        server.check_alive()
+    except MailroomError:
+        return False
+    return True

@@ -1,0 +1,41 @@
+"""Pointing the SDK's `get_tokenizer` at the service's own hub facade.
+
+The SDK loads tokenizers with transformers from the Hugging Face hub, by the model's name. A model
+that only the service knows is not there, so the service may offer a small read-only copy of the
+hub, and `HF_ENDPOINT` leads there. The variable is read when huggingface_hub is imported.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from mailroom.service.loopback import is_loopback, serves_tokenizer
+
+PUBLIC_HUB = "https://huggingface.co"
+
+
+def use_hub_facade(url: str, model: str) -> bool:
+    """Send this process's hub look-ups to `url`/hub if it serves the model's tokenizer.
+
+    Returns whether it does. Call before transformers or tinker are imported; a huggingface_hub
+    that is already there is redirected as well.
+    """
+    if not serves_tokenizer(url, model):
+        return False
+    endpoint = f"{url}/hub"
+    os.environ["HF_ENDPOINT"] = endpoint
+    if is_loopback(url):
+        # Offline mode is about the network; the facade needs none.
+        os.environ["HF_HUB_OFFLINE"] = os.environ["TRANSFORMERS_OFFLINE"] = "0"
+        bypassed = [name for name in os.environ.get("NO_PROXY", "").split(",") if name]
+        os.environ["NO_PROXY"] = ",".join(dict.fromkeys([*bypassed, "127.0.0.1", "localhost"]))
+    already_read = {
+        "ENDPOINT": endpoint,
+        "HUGGINGFACE_CO_URL_TEMPLATE": endpoint + "/{repo_id}/resolve/{revision}/{filename}",
+        "HF_HUB_OFFLINE": False,
+    }
+    if constants := sys.modules.get("huggingface_hub.constants"):
+        for name, value in already_read.items():
+            setattr(constants, name, value)
+    return True
