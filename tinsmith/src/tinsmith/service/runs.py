@@ -1,0 +1,249 @@
+"""Intake of training runs: who may, what is well formed, and into the log with it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+
+from tinsmith import config
+from tinsmith.domain.addresses import CheckpointAddress, CheckpointKind, check_name, run_id_of
+from tinsmith.domain.errors import InvalidInputError, NotFoundError
+from tinsmith.domain.ops import (
+    CreateRun,
+    CreateRunFromState,
+    LoadState,
+    LoraConfig,
+    RunOp,
+    SaveExternal,
+    SaveForSampler,
+    SaveState,
+    kind_of,
+)
+from tinsmith.domain.outcomes import Failed, FailureCategory
+from tinsmith.domain.records import Caller, Checkpoint, Run
+from tinsmith.ledger.ledger import Backlog, Ledger, RunEndedError
+from tinsmith.service.models import Models
+from tinsmith.service.seeds import check_seed, seed_of
+from tinsmith.service.sessions import Sessions
+from tinsmith.service.training_checks import (
+    LossRule,
+    check_lora,
+    check_metadata,
+    check_training_op,
+)
+
+
+class Runs:
+    """A request whose run and place can be read is never turned away: what is wrong with it is
+    logged as its outcome, because a hole in the sequence could not be filled by the client."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        sessions: Sessions,
+        models: Models,
+        losses: Sequence[LossRule],
+        limits: config.Limits,
+        ring: Callable[[str], object],
+    ) -> None:
+        self._ledger = ledger
+        self._sessions = sessions
+        self._models = models
+        self._losses = {rule.name: rule for rule in losses}
+        self._limits = limits
+        self._backlog = Backlog(limits.max_backlog_ops, limits.max_backlog_ops_per_owner)
+        self._ring = ring
+
+    def create(
+        self,
+        caller: Caller,
+        session_id: str,
+        model_seq_id: int,
+        *,
+        base_model: str,
+        rank: int,
+        seed: int | None = None,
+        train_attn: bool = True,
+        train_mlp: bool = True,
+        train_unembed: bool = True,
+        user_metadata: Mapping[str, str] | None = None,
+    ) -> str:
+        """A new run `<session_id>:train:<model_seq_id>`; its request_id.
+
+        Without a seed one is derived from the run's id, so a repeat finds the same one.
+
+        Raises:
+            InvalidInputError: unknown base model, rank or targets out of range, ended session.
+            NotFoundError: no such session.
+            SequenceReusedError: that number already holds a different run.
+        """
+        run_id = _run_id(session_id, model_seq_id)
+        lora = LoraConfig(
+            rank=rank,
+            seed=seed_of(run_id, 0) if seed is None else seed,
+            train_attn=train_attn,
+            train_mlp=train_mlp,
+            train_unembed=train_unembed,
+        )
+        op = CreateRun(base_model, lora, dict(user_metadata or {}))
+        if self._is_new(caller, session_id, run_id):
+            check_lora(lora, self._limits.max_rank)
+            check_seed(lora.seed)
+            check_metadata(op.user_metadata)
+            self._models.get(base_model)
+        return self._create(caller, session_id, run_id, lora, op)
+
+    def create_from_state(
+        self,
+        caller: Caller,
+        session_id: str,
+        model_seq_id: int,
+        *,
+        path: str,
+        with_optimizer: bool,
+        base_model: str | None = None,
+        user_metadata: Mapping[str, str] | None = None,
+    ) -> str:
+        """A new run that starts from a training checkpoint, the caller's own or a public one.
+
+        Raises:
+            InvalidInputError: not the address of a training checkpoint, a checkpoint of a base
+                model that is not served here or is not `base_model`, ended session.
+            NotFoundError: no such session or checkpoint.
+            SequenceReusedError: that number already holds a different run.
+        """
+        run_id = _run_id(session_id, model_seq_id)
+        source = _training_address(path)
+        known = None if self._is_new(caller, session_id, run_id) else self._ledger.run(run_id)
+        if known is not None:  # a repeat, which stays good even if the checkpoint has gone since
+            op = CreateRunFromState(
+                known.base_model, source, with_optimizer, dict(user_metadata or {})
+            )
+            return self._create(caller, session_id, run_id, known.lora, op)
+        checkpoint = self._ledger.visible_checkpoint(source, caller.owner)
+        if checkpoint is None:
+            raise NotFoundError(f"there is no checkpoint {source}")
+        if base_model is not None and base_model != checkpoint.base_model:
+            raise InvalidInputError(
+                f"{source} is an adapter of {checkpoint.base_model}, not of {base_model}"
+            )
+        self._models.get(checkpoint.base_model)
+        op = CreateRunFromState(
+            checkpoint.base_model, source, with_optimizer, dict(user_metadata or {})
+        )
+        check_metadata(op.user_metadata)
+        return self._create(caller, session_id, run_id, checkpoint.lora, op)
+
+    def submit(self, caller: Caller, run_id: str, seq_id: int, op: RunOp) -> str:
+        """Log an op of a run; the request_id its outcome will be read by.
+
+        A bad op is logged and settled as Failed(user) at once. Repeats are safe.
+
+        Raises:
+            NotFoundError: no such run.
+            InvalidInputError: seq_id is lower than one already logged, and no repeat.
+            SequenceReusedError: seq_id holds different work.
+            BusyError: too much is waiting.
+        """
+        run = self.get(caller, run_id)
+        try:
+            model = self._models.get(run.base_model)
+            check_training_op(op, model, self._losses)
+        except InvalidInputError as error:
+            return self._log_failed(run, seq_id, kind_of(op), str(error))
+        try:
+            request_id = self._ledger.append(
+                run_id,
+                seq_id,
+                op,
+                owner=run.owner,
+                base_model=run.base_model,
+                backlog=self._backlog,
+            )
+        except RunEndedError as error:
+            return self._log_failed(run, seq_id, kind_of(op), str(error))
+        self._ring(run.base_model)
+        return request_id
+
+    def refuse(self, caller: Caller, run_id: str, seq_id: int, kind: str, message: str) -> str:
+        """Log an op that could be read but not be made sense of (an image, another optimizer),
+        settled as Failed(user) with `message`. `kind` as `kind_of` names it. Raises as `submit`.
+        """
+        return self._log_failed(self.get(caller, run_id), seq_id, kind, message)
+
+    def save_state(
+        self,
+        caller: Caller,
+        run_id: str,
+        seq_id: int,
+        *,
+        name: str,
+        overwrite: bool = False,
+        ttl_s: int | None = None,
+        user_metadata: Mapping[str, str] | None = None,
+    ) -> str:
+        """Adapter and optimizer under tinker://<run_id>/weights/<name>. Raises as `submit`."""
+        return self._save(
+            caller,
+            run_id,
+            seq_id,
+            CheckpointKind.TRAINING,
+            name,
+            lambda address: SaveState(address, overwrite, ttl_s, dict(user_metadata or {})),
+        )
+
+    def save_for_sampler(
+        self,
+        caller: Caller,
+        run_id: str,
+        seq_id: int,
+        *,
+        name: str | None,
+        sampling_session_seq_id: int | None = None,
+        ttl_s: int | None = None,
+        user_metadata: Mapping[str, str] | None = None,
+    ) -> str:
+        """The adapter alone, frozen. With a name: tinker://<run_id>/sampler_weights/<name>.
+        Without: an unlisted checkpoint behind sampler `<session>:sample:<sampling_session_seq_id>`,
+        which exists once the op has succeeded. Raises as `submit`."""
+        raise NotImplementedError
+
+    def save_external(
+        self, caller: Caller, run_id: str, seq_id: int, *, name: str, ttl_s: int | None = None
+    ) -> str:
+        """The adapter for download, under tinker://<run_id>/external_weights/<name>. Raises as
+        `submit`."""
+        return self._save(
+            caller,
+            run_id,
+            seq_id,
+            CheckpointKind.EXTERNAL,
+            name,
+            lambda address: SaveExternal(address, ttl_s),
+        )
+
+    def load_state(
+        self, caller: Caller, run_id: str, seq_id: int, *, path: str, with_optimizer: bool
+    ) -> str:
+        """Replace the run's adapter by a training checkpoint's. Whether the checkpoint exists is
+        found out at execution: the save that makes it may still be waiting. Raises as `submit`."""
+        raise NotImplementedError
+
+    def get(self, caller: Caller, run_id: str) -> Run:
+        """Raises NotFoundError for what is not there or not the caller's."""
+        run = self._ledger.run(run_id)
+        if run is None or run.owner != caller.owner:
+            raise NotFoundError(f"there is no training run {run_id!r}")
+        return run
+
+    def list(self, caller: Caller, *, limit: int, offset: int) -> tuple[list[Run], int]:
+        """One page, last used first, and how many there are in all."""
+        return self._ledger.runs(caller.owner, limit=limit, offset=offset)
+
+    def last_checkpoints(self, run: Run) -> tuple[Checkpoint | None, Checkpoint | None]:
+        """The run's newest training checkpoint and its newest sampler checkpoint."""
+        return (
+            self._ledger.last_checkpoint(run.run_id, CheckpointKind.TRAINING),
+            self._ledger.last_checkpoint(run.run_id, CheckpointKind.SAMPLER),
+        )

@@ -1,0 +1,82 @@
+"""Samplers, and intake of sample requests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from tinsmith import config
+from tinsmith.domain.addresses import CheckpointAddress, sampler_id_of
+from tinsmith.domain.errors import InvalidInputError, NotFoundError
+from tinsmith.domain.ops import Sample
+from tinsmith.domain.records import Caller, Sampler
+from tinsmith.ledger.ledger import Backlog, Ledger
+from tinsmith.service.models import Models
+from tinsmith.service.sampling_checks import check_sample
+from tinsmith.service.seeds import check_seed, seed_of
+from tinsmith.service.sessions import Sessions
+
+
+class Samplers:
+    def __init__(
+        self,
+        ledger: Ledger,
+        sessions: Sessions,
+        models: Models,
+        limits: config.Limits,
+        ring: Callable[[str], object],
+    ) -> None:
+        self._ledger = ledger
+        self._sessions = sessions
+        self._models = models
+        self._limits = limits
+        self._backlog = Backlog(limits.max_backlog_ops, limits.max_backlog_ops_per_owner)
+        self._ring = ring
+
+    def create(
+        self,
+        caller: Caller,
+        session_id: str,
+        sampling_session_seq_id: int,
+        *,
+        base_model: str | None = None,
+        model_path: str | None = None,
+    ) -> Sampler:
+        """Sampler `<session_id>:sample:<sampling_session_seq_id>` of a checkpoint (any kind; the
+        caller's own or a public one) or, without `model_path`, of a base model. Repeats are safe.
+
+        Raises:
+            InvalidInputError: neither given, not an address, a base model that is not served or
+                not the checkpoint's, ended session.
+            NotFoundError: no such session or checkpoint.
+            SequenceReusedError: that number already holds a different sampler.
+        """
+        raise NotImplementedError
+
+    def get(self, caller: Caller, sampler_id: str) -> Sampler:
+        """Raises NotFoundError for what is not there or not the caller's."""
+        sampler = self._ledger.sampler(sampler_id)
+        if sampler is None or sampler.owner != caller.owner:
+            raise NotFoundError(f"there is no sampling session {sampler_id!r}")
+        return sampler
+
+    def submit(
+        self, caller: Caller, sampler_id: str, seq_id: int, sample: Sample, *, seed: int | None
+    ) -> tuple[str, tuple[str, ...]]:
+        """Log a sample request.
+
+        Args:
+            sample: its `params.seed` is not looked at.
+            seed: the client's; None derives one from the request's id, so a repeat finds the
+                same one.
+
+        Returns:
+            the request_id, and one opaque sequence id per sample.
+
+        Raises:
+            NotFoundError: no such sampler.
+            InvalidInputError: a parameter or token out of range.
+            SequenceReusedError: seq_id holds different work.
+            BusyError: too much is waiting.
+        """
+        raise NotImplementedError

@@ -1,0 +1,67 @@
+"""What is wrong with a sample request, as far as it can be told without tensors."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from tinsmith.domain.errors import InvalidInputError
+from tinsmith.domain.ops import Sample, SamplingParams
+from tinsmith.domain.records import ServedModel
+from tinsmith.service.training_checks import check_token_ids
+
+MAX_STOPS = 64
+MAX_TOP_LOGPROBS = 128
+
+
+def check_sample(sample: Sample, model: ServedModel, max_num_samples: int) -> None:
+    """Raises InvalidInputError that names the offending value and what is allowed.
+
+    The prompt must fit the context. An answer ends where the context does, whatever max_tokens
+    says, with stop reason `length`.
+    """
+    num_tokens = sample.prompt.shape[0]
+    if num_tokens == 0:
+        raise InvalidInputError("the prompt is empty: send at least one token")
+    if num_tokens > model.max_context:
+        raise InvalidInputError(
+            f"the prompt has {num_tokens} tokens; {model.name} takes at most {model.max_context}"
+        )
+    check_token_ids("prompt", sample.prompt, model.vocab_size)
+    if not 1 <= sample.num_samples <= max_num_samples:
+        raise InvalidInputError(
+            f"num_samples {sample.num_samples} is out of range: 1 to {max_num_samples}"
+        )
+    last_n = sample.prompt_logprobs_last_n
+    if last_n is not None and last_n < 1:
+        raise InvalidInputError(f"prompt_logprobs_last_n {last_n} is out of range: at least 1")
+    most = min(MAX_TOP_LOGPROBS, model.vocab_size)
+    for name in ("topk_prompt_logprobs", "topk_sample_logprobs"):
+        value = getattr(sample, name)
+        if not 0 <= value <= most:
+            raise InvalidInputError(f"{name} {value} is out of range: 0 to {most}")
+    _check_params(sample.params, model)
+
+
+def _check_params(params: SamplingParams, model: ServedModel) -> None:
+    if params.max_tokens is not None and params.max_tokens < 1:
+        raise InvalidInputError(f"max_tokens {params.max_tokens} is out of range: at least 1")
+    if not (math.isfinite(params.temperature) and params.temperature >= 0.0):
+        raise InvalidInputError(
+            f"temperature {params.temperature!r} is out of range: finite and at least 0 "
+            "(0 is greedy)"
+        )
+    if not 0.0 < params.top_p <= 1.0:
+        raise InvalidInputError(f"top_p {params.top_p!r} is out of range: above 0, at most 1")
+    if params.top_k != -1 and params.top_k < 1:
+        raise InvalidInputError(
+            f"top_k {params.top_k} is out of range: at least 1, or -1 for no limit"
+        )
+    num_stops = len(params.stop_tokens) + len(params.stop_strings)
+    if num_stops > MAX_STOPS:
+        raise InvalidInputError(f"{num_stops} stops were given; at most {MAX_STOPS} are watched")
+    if "" in params.stop_strings:
+        raise InvalidInputError("a stop string is empty; it would stop before the first token")
+    if params.stop_tokens:
+        check_token_ids("stop", np.array(params.stop_tokens, dtype=np.int64), model.vocab_size)

@@ -1,0 +1,69 @@
+"""The front's use cases in one value."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tinsmith.checkpoints.store import CheckpointStore
+from tinsmith.config import Config
+from tinsmith.domain.records import ServedModel
+from tinsmith.ledger.ledger import Ledger
+from tinsmith.service.access import Access
+from tinsmith.service.checkpoints import Checkpoints
+from tinsmith.service.futures import Futures
+from tinsmith.service.models import Models
+from tinsmith.service.runs import Runs
+from tinsmith.service.samplers import Samplers
+from tinsmith.service.sessions import Sessions
+from tinsmith.service.signing import Signer
+from tinsmith.service.training_checks import LossRule
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    access: Access
+    sessions: Sessions
+    runs: Runs
+    samplers: Samplers
+    futures: Futures
+    checkpoints: Checkpoints
+    models: Models
+
+    @classmethod
+    def build(
+        cls,
+        ledger: Ledger,
+        store: CheckpointStore,
+        models: Sequence[ServedModel],
+        *,
+        losses: Sequence[LossRule],
+        config: Config,
+        ring: Callable[[str], object],
+        keys: Mapping[str, str] | None = None,
+    ) -> Service:
+        """Put the parts together.
+
+        Args:
+            losses: what the engines can compute, by name.
+            ring: called with a base model's name whenever the ledger holds something for its
+                engine; may be called from any thread.
+            keys: API key -> owner; none means loopback only.
+        """
+        sessions = Sessions(ledger, store, config.service, ring)
+        served = Models(models)
+        signer = Signer(Path(config.home) / "download-secret")
+        return cls(
+            access=Access(keys),
+            sessions=sessions,
+            runs=Runs(ledger, sessions, served, losses, config.limits, ring),
+            samplers=Samplers(ledger, sessions, served, config.limits, ring),
+            futures=Futures(ledger),
+            checkpoints=Checkpoints(ledger, store, signer, config.service),
+            models=served,
+        )
+
+    def close(self) -> None:
+        """Stop what runs in the background; the ledger stays open."""
+        self.futures.close()
