@@ -1,0 +1,23 @@
+"""The categories of mail, what each one asks for, and the files that say so."""
+
+from mailroom.taxonomy.category import (
+    NO_RESPONSE,
+    PRIORITIES,
+    Answer,
+    Category,
+    ContentRule,
+    Priority,
+    TaxonomyError,
+)
+from mailroom.taxonomy.taxonomy import Taxonomy
+
+__all__ = [
+    "NO_RESPONSE",
+    "PRIORITIES",
+    "Answer",
+    "Category",
+    "ContentRule",
+    "Priority",
+    "Taxonomy",
+    "TaxonomyError",
+]
