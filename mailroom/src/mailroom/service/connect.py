@@ -18,16 +18,26 @@ from mailroom.service.tokenizers import use_hub_facade
 if TYPE_CHECKING:
     import tinker
 
-T_co = TypeVar("T_co", covariant=True)
 T = TypeVar("T")
 LOCAL_API_KEY = "tml-local"
 ALIVE_CHECK_S = 2.0
 
 
-class Promise(Protocol[T_co]):
+class Promise(Protocol[T]):
     """What we need of the SDK's futures."""
 
-    def future(self) -> Future[T_co]: ...
+    def future(self) -> Future[T]: ...
+
+
+class Wait(Protocol):
+    """How to wait for an SDK call: `Service.wait`, or `sdk_wait`."""
+
+    def __call__(self, promise: Promise[T], /) -> T: ...
+
+
+def sdk_wait(promise: Promise[T], /) -> T:
+    """Wait as the SDK does: for as long as it takes."""
+    return promise.future().result()
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +78,7 @@ class Service:
 
         return tinker.RestClient(base_url=self.url, api_key=self.api_key)
 
-    def wait(self, promise: Promise[T]) -> T:
+    def wait(self, promise: Promise[T], /) -> T:
         """What an SDK call comes to. The SDK would wait for ever for a server that is gone.
 
         Raises:

@@ -1,0 +1,136 @@
+"""From a reference to something that predicts: a `tinker://` path, or the base model itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from mailroom.config import served_name
+from mailroom.decision.run_metadata import prompt_digest, read_metadata
+from mailroom.errors import MailroomError
+from mailroom.prompt.chat import MAX_PROMPT_TOKENS
+from mailroom.taxonomy import Taxonomy
+
+if TYPE_CHECKING:
+    import tinker
+
+    from mailroom.decision.predictor import Predictor
+    from mailroom.service.connect import Service
+
+BASE = "base"
+"""The reference that means the base model without an adapter."""
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """Which weights, and how they were taught to read and answer."""
+
+    reference: str
+    """BASE or a tinker:// path of sampler weights."""
+    base_model: str
+    taxonomy: Taxonomy
+    max_prompt_tokens: int
+
+    def base(self) -> Model:
+        """The base model under the same taxonomy and prompt: the state before training."""
+        return Model(BASE, self.base_model, self.taxonomy, self.max_prompt_tokens)
+
+
+def check_reference(reference: str) -> str:
+    """The reference itself, if it is one.
+
+    Raises:
+        MailroomError: it is neither `base` nor a path of sampler weights.
+    """
+    if reference == BASE:
+        return reference
+    head, _, rest = reference.partition("://")
+    parts = rest.split("/")
+    if head != "tinker" or len(parts) != 3 or not all(parts):
+        raise MailroomError(
+            f"{reference!r} is no model: give `base`, or a path that `mailroom train` printed, "
+            "tinker://<run>/sampler_weights/<name>"
+        )
+    if parts[1] != "sampler_weights":
+        raise MailroomError(
+            f"{reference!r} is a checkpoint to train on from; to read mail with, give the run's "
+            "tinker://<run>/sampler_weights/<name>"
+        )
+    return reference
+
+
+def find_model(
+    service: Service,
+    reference: str,
+    *,
+    base_model: str,
+    taxonomy: Taxonomy | None,
+    say: Callable[[str], None],
+) -> Model:
+    """What the service knows about a reference.
+
+    Args:
+        base_model: what `base` stands for, as the user wrote it.
+        taxonomy: goes before the run's own; `base` needs one.
+
+    Raises:
+        MailroomError: no such path, or there is no telling its taxonomy.
+    """
+    if check_reference(reference) == BASE:
+        if taxonomy is None:
+            raise MailroomError("the base model has no taxonomy of its own; add --taxonomy")
+        return Model(BASE, served_name(base_model), taxonomy, MAX_PROMPT_TOKENS)
+    run = _training_run(service, reference)
+    if run.base_model not in service.base_model_names():
+        raise MailroomError(
+            f"{reference} belongs to the base model {run.base_model}, which the service does not "
+            f"offer now; add --base-model {run.base_model}"
+        )
+    found = read_metadata(run.user_metadata)
+    if found is None and taxonomy is None:
+        raise MailroomError(f"{reference} carries no taxonomy; add --taxonomy NAME_OR_FILE")
+    used = taxonomy or (found.taxonomy if found else None)
+    assert used is not None
+    if found is not None and found.prompt_digest != prompt_digest(found.taxonomy):
+        say("this model was trained with other words around the mail; expect it to do worse")
+    budget = found.max_prompt_tokens if found is not None else MAX_PROMPT_TOKENS
+    return Model(reference, run.base_model, used, budget)
+
+
+def open_predictor(
+    service: Service,
+    session: tinker.ServiceClient,
+    model: Model,
+    *,
+    writes: bool = True,
+    scores: bool = True,
+) -> Predictor:
+    """A predictor for the model, with the tokenizer that the SDK finds for it."""
+    from mailroom.decision.predictor import Predictor
+
+    if model.reference == BASE:
+        client = service.wait(session.create_sampling_client(base_model=model.base_model))
+    else:
+        client = service.wait(session.create_sampling_client(model_path=model.reference))
+    return Predictor(
+        client,
+        client.get_tokenizer(),
+        model.taxonomy,
+        max_prompt_tokens=model.max_prompt_tokens,
+        writes=writes,
+        scores=scores,
+        wait=service.wait,
+    )
+
+
+def _training_run(service: Service, reference: str) -> tinker.TrainingRun:
+    import tinker
+
+    try:
+        return service.wait(service.rest().get_training_run_by_tinker_path(reference))
+    except tinker.NotFoundError as error:
+        raise MailroomError(
+            f"the service at {service.url} has no {reference}; is it another service's, another "
+            "--home's, or deleted?"
+        ) from error
