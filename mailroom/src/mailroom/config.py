@@ -36,3 +36,12 @@ def served_name(base_model: str) -> str:
         return name
     folder = Path(base_model).expanduser()
     return f"local/{folder.resolve().name}" if folder.is_dir() else base_model
+
+
+def absolute_choice(base_model: str) -> str:
+    """The same choice of a base model, good in any working directory."""
+    name, separator, folder = base_model.partition("=")
+    if separator:
+        return f"{name}={Path(folder).expanduser().resolve()}"
+    folder = Path(base_model).expanduser()
+    return str(folder.resolve()) if folder.is_dir() else base_model

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from mailroom.decision.prediction import Prediction
+from mailroom.mail.message import Message
 from mailroom.taxonomy import Answer, Taxonomy
-from mailroom.taxonomy.taxonomy import HasText
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,7 @@ class Decision:
 
 
 def decide(
-    prediction: Prediction, message: HasText, taxonomy: Taxonomy, threshold: float
+    prediction: Prediction, message: Message, taxonomy: Taxonomy, threshold: float
 ) -> Decision:
     """Choose the category, the other three steps with it, or leave the message alone.
 

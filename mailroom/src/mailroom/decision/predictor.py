@@ -12,11 +12,12 @@ import tinker
 
 from mailroom.decision.closed_set import Candidate, candidates, normalised
 from mailroom.decision.prediction import Prediction
+from mailroom.mail.message import Message
 from mailroom.prompt.chat import MAX_PROMPT_TOKENS, render_prompt
 from mailroom.prompt.form import STEPS, category_prefix, parse_answer
 from mailroom.prompt.plain_text import encode_plain
 from mailroom.service.connect import Wait, sdk_wait
-from mailroom.taxonomy import HasText, Taxonomy
+from mailroom.taxonomy import Taxonomy
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -71,7 +72,7 @@ class Predictor:
 
     def predict(
         self,
-        messages: Sequence[HasText],
+        messages: Sequence[Message],
         on_done: Callable[[int], None] = lambda num_done: None,
     ) -> list[Prediction]:
         """Predictions in the order of the messages; `on_done` hears how many are ready."""
@@ -81,7 +82,7 @@ class Predictor:
             on_done(len(predictions))
         return predictions
 
-    def stream(self, messages: Iterable[HasText]) -> Iterator[Prediction]:
+    def stream(self, messages: Iterable[Message]) -> Iterator[Prediction]:
         """Predictions as they come, in order, with many requests in flight at once."""
         asked: deque[_Asked] = deque()
         for message in messages:
@@ -91,7 +92,7 @@ class Predictor:
         while asked:
             yield self._read(asked.popleft())
 
-    def _ask(self, message: HasText) -> _Asked:
+    def _ask(self, message: Message) -> _Asked:
         prompt = render_prompt(message, self._tokenizer, self._taxonomy, self._max_prompt_tokens)
         written = None
         if self._writes:

@@ -44,7 +44,12 @@ class LocalServer:
     url: str
     pid: int
     models: tuple[str, ...]
-    log: Path
+    home: Path
+    """Mailroom's, not the server's own below it."""
+
+    @property
+    def log(self) -> Path:
+        return self.home / "tinsmith.log"
 
     def check_alive(self) -> None:
         """Raises MailroomError, with the end of the server's log, if the process is gone."""
@@ -179,7 +184,7 @@ def _read(home: Path) -> LocalServer | None:
     try:
         facts = json.loads((home / "tinsmith" / "server.json").read_bytes())
         models = tuple(str(model) for model in facts["models"])
-        return LocalServer(facts["url"], int(facts["pid"]), models, home / "tinsmith.log")
+        return LocalServer(facts["url"], int(facts["pid"]), models, home)
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
