@@ -1,0 +1,83 @@
+"""Getting a checkpoint's files out: signed URLs per file, or one tar.gz."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import BinaryIO
+from urllib.parse import quote, urlencode
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+
+from tinsmith.api.catalogue import address_of
+from tinsmith.api.front import caller_of, front_of, in_thread
+from tinsmith.api.wire.catalogue import write_download_urls
+from tinsmith.domain.addresses import CheckpointAddress
+from tinsmith.domain.errors import AccessError, InvalidInputError
+from tinsmith.service.checkpoints import SignedFile
+
+PIECE_BYTES = 2**20
+HOST = re.compile(r"[A-Za-z0-9.-]{1,253}(:\d{1,5})?|\[[0-9A-Fa-f:.]{2,45}\](:\d{1,5})?")
+
+
+async def external_weights_urls(request: Request) -> Response:
+    """Absolute URLs that need no key, at the address by which the client called us.
+
+    `Host` is what the client itself sent; X-Forwarded-* is what anybody may have sent, so behind a
+    proxy that changes the address, the proxy has to pass `Host` on.
+    """
+    caller, checkpoints = caller_of(request), front_of(request).service.checkpoints
+    address = address_of(request)
+    if not HOST.fullmatch(request.headers.get("host", "")):
+        raise InvalidInputError("the Host header is missing or malformed")
+    files, expires_at = await in_thread(checkpoints.sign, caller, address)
+    base = str(request.base_url).rstrip("/")
+    urls = {file.path: _file_url(base, address, file) for file in files}
+    return JSONResponse(write_download_urls(urls, expires_at))
+
+
+def _file_url(base: str, address: CheckpointAddress, file: SignedFile) -> str:
+    place = "/".join(
+        quote(part, safe="") for part in (address.run_id, address.kind.value, address.name)
+    )
+    query = urlencode({"expires": file.expires, "signature": file.signature})
+    return f"{base}/api/v1/files/{place}/{quote(file.path)}?{query}"
+
+
+async def signed_file(request: Request) -> Response:
+    """One file of a checkpoint, to whoever holds its signed URL."""
+    address, path = address_of(request), request.path_params["path"]
+    expires = request.query_params.get("expires", "")
+    if not re.fullmatch(r"[0-9]{1,15}", expires):
+        raise AccessError("this is no signed URL: its expiry is missing")
+    file, size_bytes = await in_thread(
+        front_of(request).service.checkpoints.open_signed,
+        address,
+        path,
+        int(expires),
+        request.query_params.get("signature", ""),
+    )
+    return StreamingResponse(
+        _pieces(file),
+        media_type="application/octet-stream",
+        headers={"Content-Length": str(size_bytes)},
+    )
+
+
+def _pieces(file: BinaryIO) -> Iterator[bytes]:
+    with file:
+        while piece := file.read(PIECE_BYTES):
+            yield piece
+
+
+async def archive(request: Request) -> Response:
+    """The checkpoint as one tar.gz, for plain HTTP clients that hold a key."""
+    caller, checkpoints = caller_of(request), front_of(request).service.checkpoints
+    address = address_of(request)
+    pieces = await in_thread(checkpoints.archive, caller, address)
+    return StreamingResponse(
+        pieces,
+        media_type="application/gzip",
+        headers={"Content-Disposition": f'attachment; filename="{address.name}.tar.gz"'},
+    )

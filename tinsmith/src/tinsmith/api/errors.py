@@ -1,0 +1,106 @@
+"""Domain errors -> HTTP statuses, chosen by what the SDK does on each status.
+
+On most calls the SDK repeats 408, 409, 429 and 5xx for about five minutes and raises on everything
+else. Two calls differ. A poll that gets 5xx is sent again at once, without end; on 429 it backs off
+up to 30 s. A sample that gets 5xx is repeated silently for hours. So neither is ever answered 5xx,
+and 409 is used nowhere.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+
+from tinsmith.api.wire.compression import TooLargeError
+from tinsmith.domain.errors import (
+    AccessError,
+    BusyError,
+    InvalidInputError,
+    NotFoundError,
+    ServiceError,
+    StorageError,
+    UserError,
+)
+from tinsmith.service.futures import ResultGoneError
+from tinsmith.telemetry import failure
+
+POLL_PATH = "/api/v1/retrieve_future"
+SAMPLE_PATH = "/api/v1/asample"
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    code: int
+    on_poll: int | None = None
+    """For retrieve_future; None: `code`."""
+    on_sample: int | None = None
+    """For asample; None: `code`."""
+
+
+STATUSES: dict[type[Exception], Status] = {
+    TooLargeError: Status(413),
+    InvalidInputError: Status(400),
+    AccessError: Status(401),
+    ResultGoneError: Status(410),  # a sample is submitted again under a new number
+    NotFoundError: Status(404),
+    UserError: Status(422),  # SequenceReusedError and kin: well formed, but it cannot be
+    BusyError: Status(429),
+    StorageError: Status(503, on_poll=429, on_sample=422),
+    ServiceError: Status(503, on_poll=429, on_sample=422),
+    Exception: Status(500, on_poll=422, on_sample=422),  # a bug of ours: repeating won't heal it
+}
+
+
+def status_of(error: Exception, path: str) -> int:
+    status = next(STATUSES[kind] for kind in type(error).__mro__ if kind in STATUSES)
+    if path == POLL_PATH and status.on_poll is not None:
+        return status.on_poll
+    if path == SAMPLE_PATH and status.on_sample is not None:
+        return status.on_sample
+    return status.code
+
+
+def refusal(code: int, detail: str) -> JSONResponse:
+    """The body that the SDK shows to its user; a 400 without one is taken for a broken proxy."""
+    return JSONResponse({"detail": detail}, status_code=code)
+
+
+async def answer_domain_error(request: Request, error: Exception) -> Response:
+    path = request.url.path
+    if isinstance(error, ServiceError) and not isinstance(error, BusyError):
+        failure("request_failed", error, path=path)
+    return refusal(status_of(error, path), str(error))
+
+
+async def answer_bug(request: Request, error: Exception) -> Response:
+    """Anything unforeseen. Starlette re-raises it afterwards, and the server logs the traceback."""
+    return refusal(
+        status_of(error, request.url.path),
+        "the server failed at this request; its log says why",
+    )
+
+
+async def answer_http_error(request: Request, error: Exception) -> Response:
+    """What the router itself refuses: unknown paths and methods."""
+    assert isinstance(error, HTTPException)
+    call = f"{request.method} {request.url.path}"
+    if error.status_code == 404:
+        detail = (
+            f"this server has no call {call}: it serves the supervised part of the Tinker API as "
+            "the tinker SDK 0.38 uses it"
+        )
+    elif error.status_code == 405:
+        allowed = (error.headers or {}).get("Allow", "other methods")
+        detail = f"this server has no call {call}; this path takes {allowed}"
+    else:
+        detail = error.detail
+    return refusal(error.status_code, detail)
+
+
+async def answer_nobody(request: Request, error: Exception) -> Response:
+    """The client left in the middle of its request."""
+    assert isinstance(error, ClientDisconnect)
+    return Response(status_code=400)

@@ -1,0 +1,116 @@
+"""What every handler works with: the service, the caller, the body."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import ParamSpec, TypeVar
+
+from anyio import to_thread
+from starlette.datastructures import URL
+from starlette.requests import Request
+
+from tinsmith.api.wire.compression import TooLargeError, inflate
+from tinsmith.api.wire.fields import Fields
+from tinsmith.config import Limits
+from tinsmith.domain.errors import InvalidInputError
+from tinsmith.domain.records import Caller
+from tinsmith.service.service import Service
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+DRAINED_TIMES_LIMIT = 4
+MAX_PAGE = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Front:
+    service: Service
+    is_healthy: Callable[[], bool]
+    """Whether every model answers; may block."""
+    loopback: bool
+    """Whether the server listens on this machine's own address only."""
+    limits: Limits
+    poll_hold_s: float
+
+
+def front_of(request: Request) -> Front:
+    return request.app.state.front
+
+
+async def in_thread(work: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
+    """Run blocking work (the service, decoding of large bodies) off the event loop."""
+    return await to_thread.run_sync(partial(work, *args, **kwargs))
+
+
+def caller_of(request: Request) -> Caller:
+    """Raises AccessError."""
+    is_loopback = front_of(request).loopback and _names_this_machine(request.url)
+    key = request.headers.get("x-api-key")
+    return front_of(request).service.access.authenticate(key, is_loopback)
+
+
+def _names_this_machine(url: URL) -> bool:
+    """Whether the client called us by a loopback name.
+
+    A web page can point a name of its own at 127.0.0.1 and then talk to us as if we were its own
+    server; its requests carry that name in `Host`.
+    """
+    host = (url.hostname or "").rstrip(".").lower()
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+async def read_body(request: Request) -> bytes:
+    """The body, decompressed.
+
+    Raises:
+        TooLargeError: it exceeds the limit. It is read to its end nevertheless, up to a point: a
+            client that is still sending would see a broken connection instead of the refusal,
+            and would start again.
+        InvalidInputError: it can't be decompressed.
+    """
+    limit = front_of(request).limits.max_body_bytes
+    parts, size = [], 0
+    async for part in request.stream():
+        size += len(part)
+        if size <= limit:
+            parts.append(part)
+        elif size > DRAINED_TIMES_LIMIT * limit:
+            break
+        else:
+            parts.clear()
+    if size > limit:
+        raise TooLargeError(limit)
+    body = b"".join(parts)
+    encoding = request.headers.get("content-encoding")
+    return body if encoding is None else await in_thread(inflate, body, encoding, limit)
+
+
+async def read_fields(request: Request) -> Fields:
+    """The JSON object in the body. Raises InvalidInputError."""
+    return await in_thread(Fields.parse, await read_body(request))
+
+
+def page_of(request: Request, *, default_limit: int = 20) -> tuple[int, int]:
+    """(limit, offset) from the query. Raises InvalidInputError."""
+    return (
+        _query_integer(request, "limit", default_limit, MAX_PAGE),
+        _query_integer(request, "offset", 0, 2**62),
+    )
+
+
+def _query_integer(request: Request, name: str, default: int, high: int) -> int:
+    text = request.query_params.get(name)
+    if text is None:
+        return default
+    if not (text.isascii() and text.isdigit() and len(text) < 20 and int(text) <= high):
+        raise InvalidInputError(f"{name} must be an integer from 0 to {high}, got {text[:40]!r}")
+    return int(text)

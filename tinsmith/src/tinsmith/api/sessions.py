@@ -1,0 +1,143 @@
+"""Start-up, sessions, and what the client asks of the server as a whole."""
+
+from __future__ import annotations
+
+import re
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from tinsmith.api.errors import refusal
+from tinsmith.api.front import caller_of, front_of, in_thread, page_of, read_body, read_fields
+from tinsmith.api.wire.catalogue import write_capabilities, write_session
+from tinsmith.api.wire.fields import Fields
+from tinsmith.domain.errors import AccessError, NotFoundError
+from tinsmith.telemetry import event
+
+CLIENT_CONFIG = {
+    # Chunks of a batch then arrive in order; with true, one refused chunk blocks the SDK for ever.
+    "parallel_fwdbwd_chunks": False,
+    # Each sample in flight holds a poll open.
+    "sample_max_concurrent_requests": 256,
+}
+DYNAMIC_CONFIG = {"sample_cancel_enabled": False}
+KEY_PREFIXES = ("tml-", "eyJ")
+"""The SDK sends no other keys."""
+FINISH_REASONS = ("success", "errored", "interrupted")
+
+
+async def client_config(request: Request) -> Response:
+    caller_of(request)
+    version = (await read_fields(request)).text_or("sdk_version", "unknown")
+    if re.fullmatch(r"[\w.+-]{1,40}", version, re.ASCII):
+        event("client_connected", sdk_version=version)
+    return JSONResponse(CLIENT_CONFIG)
+
+
+async def client_dynamic_config(request: Request) -> Response:
+    caller_of(request)
+    return JSONResponse(DYNAMIC_CONFIG)
+
+
+async def create_session(request: Request) -> Response:
+    caller = caller_of(request)
+    fields = await read_fields(request)
+    session = await in_thread(
+        front_of(request).service.sessions.create,
+        caller,
+        idempotency_key=request.headers.get("x-idempotency-key"),
+        tags=_read_tags(fields),
+        user_metadata=fields.metadata("user_metadata"),
+        display_name=fields.text_or("display_name", None),
+    )
+    return JSONResponse({"type": "create_session", "session_id": session.session_id})
+
+
+def _read_tags(fields: Fields) -> list[str]:
+    tags = fields.items_or("tags", [])
+    if not all(isinstance(tag, str) for tag in tags):
+        raise fields.refuse("tags", "a list of strings")
+    return tags
+
+
+async def session_heartbeat(request: Request) -> Response:
+    caller = caller_of(request)
+    session_id = (await read_fields(request)).text("session_id")
+    try:
+        await in_thread(front_of(request).service.sessions.heartbeat, caller, session_id)
+    except NotFoundError as error:
+        return refusal(410, str(error))  # ends the SDK's heartbeat; other codes just make it warn
+    return JSONResponse({"type": "session_heartbeat"})
+
+
+async def finish_session(request: Request) -> Response:
+    caller = caller_of(request)
+    fields = await read_fields(request)
+    reason = fields.object_or("reason", Fields({})).text_or("type", "success")
+    if reason not in FINISH_REASONS:
+        raise fields.refuse("reason", f"an object whose type is one of {', '.join(FINISH_REASONS)}")
+    sessions = front_of(request).service.sessions
+    await in_thread(sessions.finish, caller, request.path_params["session"], reason)
+    return JSONResponse({})
+
+
+async def list_sessions(request: Request) -> Response:
+    limit, offset = page_of(request)
+    sessions = await in_thread(
+        front_of(request).service.sessions.list, caller_of(request), limit=limit, offset=offset
+    )
+    return JSONResponse({"sessions": [session.session_id for session in sessions]})
+
+
+async def get_session(request: Request) -> Response:
+    caller, sessions = caller_of(request), front_of(request).service.sessions
+    session_id = request.path_params["session"]
+
+    def read() -> dict[str, object]:
+        return write_session(
+            sessions.get(caller, session_id),
+            run_ids=sessions.run_ids(caller, session_id),
+            sampler_ids=sessions.sampler_ids(caller, session_id),
+        )
+
+    return JSONResponse(await in_thread(read))
+
+
+async def get_server_capabilities(request: Request) -> Response:
+    caller_of(request)
+    return JSONResponse(write_capabilities(front_of(request).service.models.list()))
+
+
+async def telemetry(request: Request) -> Response:
+    """Accepted and dropped, unread: events may hold the user's own error texts."""
+    caller_of(request)
+    await read_body(request)
+    return JSONResponse({"status": "accepted"})
+
+
+async def api_key(request: Request) -> Response:
+    """What `tinker auth login` checks a key with; it leaves the key's form to us."""
+    caller = caller_of(request)
+    if not request.headers.get("x-api-key", "").startswith(KEY_PREFIXES):
+        raise AccessError("the SDK takes only keys that start with tml-; choose such a key")
+    return JSONResponse(
+        {
+            "key_id": 0,
+            "name": caller.owner,
+            "note": "a key of this tinsmith server",
+            "details": {
+                "org_details": {"name": "tinsmith"},
+                "user_details": {"email": caller.owner},
+            },
+        }
+    )
+
+
+async def healthz(request: Request) -> Response:
+    """200 once every model has answered, and as long as they do. Needs no key."""
+    if await in_thread(front_of(request).is_healthy):
+        return JSONResponse({"status": "ok"})
+    return JSONResponse(
+        {"status": "unavailable", "detail": "a model is not ready to answer; ask again"},
+        status_code=503,
+    )

@@ -1,0 +1,88 @@
+"""Saves and loads <-> what the service is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from tinsmith.api.wire.fields import Fields
+from tinsmith.api.wire.training import check_optimizer
+from tinsmith.domain.errors import InvalidInputError
+
+SNAPSHOT = "snapshot"
+
+
+@dataclass(frozen=True, slots=True)
+class Save:
+    name: str
+    ttl_s: int | None = None
+    overwrite: bool = False
+    user_metadata: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class SaveUnnamed:
+    """Weights that are known only by the sampler that is made of them."""
+
+    sampling_session_seq_id: int
+    ttl_s: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NewRunFromState:
+    session_id: str
+    model_seq_id: int
+    path: str
+    with_optimizer: bool
+    base_model: str | None
+    user_metadata: Mapping[str, str] = field(default_factory=dict)
+
+
+def read_save(fields: Fields) -> Save:
+    if fields.has("age_encryption_recipients"):
+        raise InvalidInputError(
+            "age_encryption_recipients is not supported by this server: exports are stored and "
+            "served unencrypted; leave it out"
+        )
+    return Save(
+        name=fields.text("path"),
+        ttl_s=fields.integer_or("ttl_seconds", None, low=-(2**63)),
+        overwrite=fields.flag_or("overwrite", False),
+        user_metadata=fields.metadata("user_metadata"),
+    )
+
+
+def read_save_for_sampler(fields: Fields) -> Save | SaveUnnamed:
+    kind = fields.text_or("kind", SNAPSHOT)
+    if kind != SNAPSHOT:
+        raise InvalidInputError(
+            f"kind {kind!r} is not supported by this server; save a {SNAPSHOT!r} instead"
+        )
+    if fields.has("path"):
+        return read_save(fields)
+    return SaveUnnamed(
+        sampling_session_seq_id=fields.integer("sampling_session_seq_id"),
+        ttl_s=fields.integer_or("ttl_seconds", None, low=-(2**63)),
+    )
+
+
+def makes_a_run(fields: Fields) -> bool:
+    """Whether a load creates a run, addressed by its session, or names an existing one."""
+    return fields.has("session_id")
+
+
+def read_load_as_new_run(fields: Fields) -> NewRunFromState:
+    check_optimizer(fields)
+    if fields.has("weights_access_token"):
+        raise InvalidInputError(
+            "weights_access_token is not supported by this server; load checkpoints of your own, "
+            "or published ones"
+        )
+    return NewRunFromState(
+        session_id=fields.text("session_id"),
+        model_seq_id=fields.integer("model_seq_id"),
+        path=fields.text("path"),
+        with_optimizer=fields.flag_or("optimizer", False),
+        base_model=fields.text_or("base_model", None),
+        user_metadata=fields.metadata("user_metadata"),
+    )

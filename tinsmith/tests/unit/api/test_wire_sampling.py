@@ -1,0 +1,130 @@
+"""Against the SDK's own encoder and decoder."""
+
+import json
+
+import numpy as np
+import pytest
+import tinker
+from tinker._compat import model_dump
+from tinker.proto.response_conv import deserialize_sample_response
+from tinker.types.sample_request import SampleRequest
+from tinsmith.api.wire.fields import Fields
+from tinsmith.api.wire.sampling import read_sample, write_sample
+from tinsmith.domain.errors import InvalidInputError
+from tinsmith.domain.outcomes import Sampled, SampledSequence, StopReason, TopK
+
+
+def sent_by_the_sdk(params: dict | None = None, **changes) -> Fields:
+    request = SampleRequest(
+        sampling_session_id="s:sample:0",
+        seq_id=191733668000000000,
+        num_samples=2,
+        prompt=tinker.ModelInput.from_ints([1, 2, 3]),
+        sampling_params=tinker.SamplingParams(**(params or {})),
+    )
+    body = model_dump(request, exclude_unset=False, exclude_none=True, mode="json")
+    return Fields.parse(json.dumps({**body, **changes}).encode())
+
+
+def test_a_request_of_the_sdk_is_read_whole():
+    request = read_sample(
+        sent_by_the_sdk(
+            {"max_tokens": 9, "seed": 5, "temperature": 0.5, "top_k": 7, "top_p": 0.9},
+            prompt_logprobs=True,
+            prompt_logprobs_last_n=2,
+            topk_prompt_logprobs=3,
+            topk_sample_logprobs=4,
+        )
+    )
+    sample, params = request.sample, request.sample.params
+    assert (request.sampler_id, request.seq_id) == ("s:sample:0", 191733668000000000)
+    assert sample.prompt.tolist() == [1, 2, 3]
+    assert sample.num_samples == 2
+    assert (sample.prompt_logprobs, sample.prompt_logprobs_last_n) == (True, 2)
+    assert (sample.topk_prompt_logprobs, sample.topk_sample_logprobs) == (3, 4)
+    assert (params.max_tokens, request.seed, params.temperature) == (9, 5, 0.5)
+    assert (params.top_k, params.top_p) == (7, 0.9)
+
+
+@pytest.mark.parametrize(
+    ("stop", "read"),
+    [
+        (None, (True, (), ())),
+        ([], (False, (), ())),
+        ("\n\nUser:", (True, (), ("\n\nUser:",))),
+        (["a", "b"], (True, (), ("a", "b"))),
+        ([2, 0], (True, (2, 0), ())),
+    ],
+)
+def test_stops_come_in_four_forms(stop, read):
+    params = read_sample(sent_by_the_sdk({"stop": stop})).sample.params
+    assert (params.stop_at_eos, params.stop_tokens, params.stop_strings) == read
+
+
+def test_whether_the_client_gave_a_seed_is_told():
+    assert read_sample(sent_by_the_sdk({"seed": 0})).seed == 0
+    assert read_sample(sent_by_the_sdk()).seed is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"prompt": {"chunks": [{"type": "image", "data": "aGk=", "format": "png"}]}}, "'image'"),
+        ({"prompt": {"chunks": ["text"]}}, "prompt chunk 0"),
+        ({"prompt": {"chunks": [{"type": "encoded_text", "tokens": [1, -1]}]}}, "tokens"),
+        ({"prompt": {"chunks": [{"type": "encoded_text", "tokens": [2**31]}]}}, "tokens"),
+        ({"prompt": {"chunks": [{"type": "encoded_text", "tokens": [True]}]}}, "tokens"),
+        ({"prompt": {"chunks": [{"type": "encoded_text", "tokens": "ab"}]}}, "tokens"),
+        ({"prompt": None}, "prompt"),
+        ({"sampling_session_id": None}, "sampling_session_id"),
+        ({"seq_id": None}, "seq_id"),
+        ({"seq_id": 2**63}, "seq_id"),
+        ({"target_prompt_logprobs": {"data": [1], "dtype": "int64"}}, "target_prompt_logprobs"),
+        ({"prompt_alt_tokens_k": 2}, "prompt_alt_tokens_k"),
+        ({"sampling_params": {"stop": ["a", 1]}}, "sampling_params.stop"),
+        ({"sampling_params": {"stop": ""}}, "sampling_params.stop"),
+        ({"sampling_params": {"stop": 3}}, "sampling_params.stop"),
+        ({"sampling_params": {"temperature": "hot"}}, "sampling_params.temperature"),
+        ({"num_samples": 1.5}, "num_samples"),
+    ],
+)
+def test_what_is_refused_is_named(changes, named):
+    with pytest.raises(InvalidInputError, match=named):
+        read_sample(sent_by_the_sdk(**changes))
+
+
+def test_the_sdk_reads_our_answer():
+    sampled = Sampled(
+        sequences=(
+            SampledSequence(
+                tokens=np.asarray([4, 5], np.int32),
+                logprobs=np.asarray([-0.5, -0.25], np.float32),
+                stop_reason=StopReason.LENGTH,
+                topk=TopK(
+                    np.asarray([[4, 9], [5, 8]], np.int32),
+                    np.asarray([[-0.5, -1.0], [-0.25, -2.0]], np.float32),
+                ),
+            ),
+            SampledSequence(
+                tokens=np.asarray([6], np.int32),
+                logprobs=np.asarray([-0.125], np.float32),
+                stop_reason=StopReason.STOP,
+            ),
+        ),
+        prompt_logprobs=np.asarray([np.nan, -1.0, -2.0], np.float32),
+        topk_prompt_logprobs=TopK(
+            np.asarray([[0], [2], [3]], np.int32),
+            np.asarray([[-99999.0], [-1.0], [-2.0]], np.float32),
+        ),
+        prompt_cache_hit_tokens=3,
+    )
+    response = deserialize_sample_response(write_sample(sampled))
+    first, second = response.sequences
+    assert (first.stop_reason, second.stop_reason) == ("length", "stop")
+    assert first.tokens == [4, 5]
+    assert first.logprobs == [-0.5, -0.25]
+    assert first.topk_logprobs == [[(4, -0.5), (9, -1.0)], [(5, -0.25), (8, -2.0)]]
+    assert second.topk_logprobs is None
+    assert response.prompt_logprobs == [None, -1.0, -2.0]
+    assert response.topk_prompt_logprobs == [None, [(2, -1.0)], [(3, -2.0)]]
+    assert response.prompt_cache_hit_tokens == 3
