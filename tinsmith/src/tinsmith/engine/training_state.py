@@ -1,0 +1,32 @@
+"""Everything that a run's ops change."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from tinsmith.engine.adapter import AdapterLayout, AdapterState, OptimizerState
+
+
+class TrainingState:
+    """A run's adapter, optimizer and the gradient since the last optim_step (its window)."""
+
+    def __init__(self, adapter: AdapterState, optimizer: OptimizerState | None = None) -> None:
+        """A fresh optimizer if none is given."""
+        self.adapter = adapter
+        self.optimizer = optimizer or OptimizerState.create(adapter.layout)
+        self.gradient_P: Tensor | None = None
+        """fp32 sum over the window's forward_backward ops; None while there was none."""
+        self.window_failure: str | None = None
+        """Why a forward_backward of this window failed: its gradient would be half a batch."""
+
+    @property
+    def layout(self) -> AdapterLayout:
+        return self.adapter.layout
+
+    def fail_window(self, reason: str) -> None:
+        """Note a failed forward_backward, so that the next optim_step refuses to step."""
+        self.window_failure = self.window_failure or reason
+
+    def clear_window(self) -> None:
+        self.gradient_P = None
+        self.window_failure = None
