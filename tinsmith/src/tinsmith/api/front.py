@@ -9,7 +9,6 @@ from functools import partial
 from typing import ParamSpec, TypeVar
 
 from anyio import to_thread
-from starlette.datastructures import URL
 from starlette.requests import Request
 
 from tinsmith.api.wire.compression import TooLargeError, inflate
@@ -31,9 +30,9 @@ class Front:
     service: Service
     is_healthy: Callable[[], bool]
     """Whether every model answers; may block."""
-    loopback: bool
-    """Whether the server listens on this machine's own address only."""
     limits: Limits
+    loopback: bool
+    """Whether callers from this machine's own addresses count as local."""
     poll_hold_s: float
 
 
@@ -48,24 +47,30 @@ async def in_thread(work: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs)
 
 def caller_of(request: Request) -> Caller:
     """Raises AccessError."""
-    is_loopback = front_of(request).loopback and _names_this_machine(request.url)
+    is_local = front_of(request).loopback and _is_from_this_machine(request)
     key = request.headers.get("x-api-key")
-    return front_of(request).service.access.authenticate(key, is_loopback)
+    return front_of(request).service.access.authenticate(key, is_local)
 
 
-def _names_this_machine(url: URL) -> bool:
-    """Whether the client called us by a loopback name.
+def _is_from_this_machine(request: Request) -> bool:
+    """Whether the connection is local and the client called us by a loopback name.
 
-    A web page can point a name of its own at 127.0.0.1 and then talk to us as if we were its own
-    server; its requests carry that name in `Host`.
+    The name matters: a web page can point a host name of its own at 127.0.0.1 and then talk to us
+    as if we were its own server. Its requests carry that name in `Host`.
     """
-    host = (url.hostname or "").rstrip(".").lower()
-    if host == "localhost" or host.endswith(".localhost"):
-        return True
+    address = request.client.host if request.client else ""
+    host = (request.url.hostname or "").rstrip(".").lower()
+    named_local = host == "localhost" or host.endswith(".localhost") or _is_loopback(host)
+    return named_local and _is_loopback(address)
+
+
+def _is_loopback(address: str) -> bool:
     try:
-        return ipaddress.ip_address(host).is_loopback
+        parsed = ipaddress.ip_address(address)
     except ValueError:
         return False
+    mapped = getattr(parsed, "ipv4_mapped", None)
+    return (mapped or parsed).is_loopback
 
 
 async def read_body(request: Request) -> bytes:

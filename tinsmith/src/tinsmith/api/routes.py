@@ -1,28 +1,10 @@
-"""Every path of the HTTP API, and the application made of them."""
+"""Every path of the HTTP API."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from starlette.routing import BaseRoute, Route
 
-from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect
-from starlette.routing import BaseRoute, Mount, Route
-
-from tinsmith.api import (
-    catalogue,
-    downloads,
-    errors,
-    futures,
-    hub,
-    sampling,
-    sessions,
-    training,
-)
-from tinsmith.api.front import Front
-from tinsmith.config import Limits
-from tinsmith.domain.errors import TinsmithError
-from tinsmith.service.service import Service
+from tinsmith.api import catalogue, downloads, futures, hub, sampling, sessions, training
 
 RUN = "/training_runs/{run}"
 CHECKPOINT = RUN + "/checkpoints/{kind}/{name}"
@@ -70,32 +52,3 @@ HUB_ROUTES: list[BaseRoute] = [
     Route("/{model:path}/resolve/{revision}/{file:path}", hub.resolve),
     Route("/{rest:path}", hub.other),
 ]
-
-
-def create_app(
-    service: Service,
-    *,
-    is_healthy: Callable[[], bool],
-    loopback: bool,
-    limits: Limits,
-    poll_hold_s: float = 25.0,
-) -> Starlette:
-    """The ASGI application.
-
-    Args:
-        is_healthy: whether every model answers; called in a thread, may block.
-        loopback: whether the server listens on this machine's own address only.
-        poll_hold_s: how long a poll waits for its result; below the SDK's timeout of 45 s.
-    """
-    app = Starlette(
-        routes=[Mount("/api/v1", routes=TINKER_ROUTES), Mount("/hub", routes=HUB_ROUTES)],
-        exception_handlers={
-            TinsmithError: errors.answer_domain_error,
-            HTTPException: errors.answer_http_error,
-            ClientDisconnect: errors.answer_nobody,
-            Exception: errors.answer_bug,
-        },
-    )
-    app.router.redirect_slashes = False
-    app.state.front = Front(service, is_healthy, loopback, limits, poll_hold_s)
-    return app

@@ -1,0 +1,47 @@
+"""The HTTP application: paths, errors, and what the handlers work with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.routing import Mount
+
+from tinsmith.api import errors
+from tinsmith.api.front import Front
+from tinsmith.api.routes import HUB_ROUTES, TINKER_ROUTES
+from tinsmith.config import Limits
+from tinsmith.domain.errors import TinsmithError
+from tinsmith.service.service import Service
+
+
+def create_app(
+    service: Service,
+    *,
+    is_healthy: Callable[[], bool],
+    limits: Limits,
+    loopback: bool = True,
+    poll_hold_s: float = 25.0,
+) -> Starlette:
+    """The ASGI application.
+
+    Args:
+        is_healthy: whether every model answers; called in a thread, may block.
+        loopback: whether callers from this machine's own addresses count as local. Switch it off
+            behind a proxy, which makes everybody look local.
+        poll_hold_s: how long a poll waits for its result; below the SDK's timeout of 45 s.
+    """
+    app = Starlette(
+        routes=[Mount("/api/v1", routes=TINKER_ROUTES), Mount("/hub", routes=HUB_ROUTES)],
+        exception_handlers={
+            TinsmithError: errors.answer_domain_error,
+            HTTPException: errors.answer_http_error,
+            ClientDisconnect: errors.answer_nobody,
+            Exception: errors.answer_bug,
+        },
+    )
+    app.router.redirect_slashes = False
+    app.state.front = Front(service, is_healthy, limits, loopback, poll_hold_s)
+    return app
