@@ -1,0 +1,216 @@
+"""The composition root: reads the configuration, builds the rooms and hands them to each other.
+
+The front (this process) and the engines (its children) share the ledger and nothing else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import json
+import os
+import signal
+import socket
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import FrameType
+
+import uvicorn
+from filelock import FileLock, Timeout
+
+from tinsmith.api.app import create_app
+from tinsmith.base_models import BUILTIN_NAME, resolve
+from tinsmith.checkpoints.store import CheckpointStore
+from tinsmith.config import Config
+from tinsmith.domain.errors import InvalidInputError, StorageError
+from tinsmith.domain.records import ServedModel
+from tinsmith.engines import EngineProcess
+from tinsmith.ledger.ledger import Ledger
+from tinsmith.nn.losses import LOSSES
+from tinsmith.service.service import Service
+from tinsmith.service.training_checks import LossRule
+from tinsmith.telemetry import event, failure
+
+SWEEP_EVERY_S = 60.0
+SERVER_FILE = "server.json"
+
+
+def serve_until_stopped(config: Config) -> int:
+    """Run the server until SIGINT or SIGTERM; returns the exit code.
+
+    Raises:
+        InvalidInputError: a setting that can't work, such as an unknown model.
+        StorageError: the home folder can't be used, or another server uses it.
+    """
+    _check_host(config.host)
+    models = [resolve(choice) for choice in config.models or (BUILTIN_NAME,)]
+    names = [model.name for model in models]
+    if len(set(names)) != len(names):
+        raise InvalidInputError(f"two models with one name: {', '.join(names)}")
+    with _home_lock(config.home), _listen(config.host, config.port) as listening:
+        return asyncio.run(_Server(config, models, listening).run())
+
+
+class _Server:
+    def __init__(
+        self, config: Config, models: Sequence[ServedModel], listening: socket.socket
+    ) -> None:
+        self._config = config
+        self._listening = listening
+        self._ledger = Ledger.open(config.home / "ledger.db")
+        store = CheckpointStore(config.home / "checkpoints")
+        store.sweep()
+        self._service = Service.build(
+            self._ledger,
+            store,
+            models,
+            losses=[
+                LossRule(name, loss.inputs, frozenset(loss.settings))
+                for name, loss in LOSSES.items()
+            ],
+            config=config,
+            ring=self._ring,
+        )
+        self._engines = {
+            model.name: EngineProcess(model, config, on_settled=self._service.futures.wake)
+            for model in models
+        }
+        app = create_app(
+            self._service,
+            is_healthy=self._is_healthy,
+            limits=config.limits,
+            poll_hold_s=config.service.poll_hold_s,
+        )
+        self._http = _Http(
+            uvicorn.Config(
+                app,
+                log_level="warning",
+                access_log=False,
+                lifespan="off",
+                timeout_keep_alive=75,
+                timeout_graceful_shutdown=2,
+            )
+        )
+
+    async def run(self) -> int:
+        for stop in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(stop, self._stop)
+        for engine in self._engines.values():
+            engine.start()
+        watching = asyncio.create_task(self._watch())
+        server_file = self._config.home / SERVER_FILE
+        try:
+            self._announce(server_file)
+            await self._http.serve(sockets=[self._listening])
+        finally:
+            watching.cancel()
+            server_file.unlink(missing_ok=True)
+            for engine in self._engines.values():
+                engine.ask_to_stop()
+            for engine in self._engines.values():
+                await asyncio.to_thread(engine.join)
+            self._service.close()
+            self._ledger.close()
+        return 1 if any(engine.gave_up for engine in self._engines.values()) else 0
+
+    def _ring(self, base_model: str) -> None:
+        self._engines[base_model].ring()
+
+    def _is_healthy(self) -> bool:
+        return all(engine.is_ready for engine in self._engines.values())
+
+    def _stop(self, number: int, frame: FrameType | None) -> None:
+        self._http.should_exit = True
+
+    async def _watch(self) -> None:
+        """Say when the models answer, end if one never will, and tidy up now and then."""
+        while not self._is_healthy():
+            for engine in self._engines.values():
+                if engine.gave_up:
+                    print(f"tinsmith: {engine.model.name} could not be loaded", file=sys.stderr)
+                    self._http.should_exit = True
+                    return
+            await asyncio.sleep(0.05)
+        print(f"tinsmith is ready on {self._url}", file=sys.stderr, flush=True)
+        while True:
+            await asyncio.sleep(SWEEP_EVERY_S)
+            try:
+                swept = await asyncio.to_thread(self._service.sessions.sweep)
+            except StorageError as error:
+                failure("sweep_failed", error)
+            else:
+                if swept.sessions_ended or swept.checkpoints_deleted:
+                    event(
+                        "swept",
+                        sessions=swept.sessions_ended,
+                        checkpoints=swept.checkpoints_deleted,
+                    )
+
+    @property
+    def _url(self) -> str:
+        host, port = self._listening.getsockname()[:2]
+        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+    def _announce(self, server_file: Path) -> None:
+        models = list(self._engines)
+        about = {"url": self._url, "pid": os.getpid(), "models": models}
+        fresh = server_file.with_suffix(".new")
+        fresh.write_text(json.dumps(about))
+        fresh.replace(server_file)
+        print(f"tinsmith loads {', '.join(models)}; {self._url}", file=sys.stderr, flush=True)
+
+
+class _Http(uvicorn.Server):
+    """uvicorn without its own signal handlers, which would end us before the engines are told."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def _check_host(host: str) -> None:
+    try:
+        is_loopback = host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        is_loopback = False
+    if not is_loopback:
+        raise InvalidInputError(
+            f"--host {host} would be open to other machines, and this version has no API keys "
+            "yet; use 127.0.0.1, and an SSH tunnel to reach it from elsewhere"
+        )
+
+
+@contextlib.contextmanager
+def _home_lock(home: Path) -> Iterator[None]:
+    """One server per home folder."""
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(home / "server.lock")
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise StorageError(
+            f"another tinsmith already serves from {home}; stop it, or choose another --home"
+        ) from None
+    except OSError as error:
+        raise StorageError(f"cannot use {home} as home folder: {error}") from error
+    with lock:
+        yield
+
+
+@contextlib.contextmanager
+def _listen(host: str, port: int) -> Iterator[socket.socket]:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as listening:
+        if os.name != "nt":
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listening.bind((host, port))
+        except OSError as error:
+            raise InvalidInputError(
+                f"cannot listen on {host}:{port}: {error.strerror}. "
+                "Choose another --port; 0 picks a free one."
+            ) from error
+        listening.listen(2048)
+        yield listening

@@ -1,0 +1,213 @@
+"""Executing the ops of runs: what each one does to a run's state, and what it answers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from tinsmith.checkpoints.store import CheckpointStore
+from tinsmith.domain.addresses import CheckpointAddress
+from tinsmith.domain.errors import InvalidInputError, NotFoundError, ServiceError
+from tinsmith.domain.ops import (
+    LORA_ALPHA,
+    CreateRun,
+    CreateRunFromState,
+    ForwardBackward,
+    LoadState,
+    LoraConfig,
+    OptimStep,
+    Release,
+    Sample,
+    SaveExternal,
+    SaveForSampler,
+    SaveState,
+)
+from tinsmith.domain.outcomes import Loaded, Outcome, Released, Result, RunCreated, Saved, Succeeded
+from tinsmith.domain.records import Checkpoint, ServedModel
+from tinsmith.engine.adapter import AdapterState, OptimizerState
+from tinsmith.engine.base_model import BaseModel
+from tinsmith.engine.micro_batch import MicroBatchPass
+from tinsmith.engine.trainer import Trainer
+from tinsmith.engine.training_state import TrainingState
+from tinsmith.ledger.ledger import Ledger, OpRecord
+
+
+class RunLostError(ServiceError):
+    """The run's state went with an engine that stopped."""
+
+
+@dataclass(frozen=True, slots=True)
+class Executed:
+    """What is to be recorded of an op."""
+
+    outcome: Outcome
+    checkpoint: Checkpoint | None = None
+
+
+class RunExecutor:
+    """Holds the state of every run of one base model, and changes it op by op."""
+
+    def __init__(
+        self,
+        served: ServedModel,
+        base_model: BaseModel,
+        ledger: Ledger,
+        store: CheckpointStore,
+        *,
+        micro_batch_tokens: int,
+    ) -> None:
+        self._served = served
+        self._base_model = base_model
+        self._ledger = ledger
+        self._store = store
+        self._micro_batch_tokens = micro_batch_tokens
+        self._states: dict[str, TrainingState] = {}
+        self._passes: dict[str, MicroBatchPass] = {}
+
+    def execute(self, record: OpRecord) -> Executed | None:
+        """Execute an op, or its next micro-batch; None while micro-batches remain.
+
+        Raises:
+            UserError: the op can't be executed; the run is as it was before.
+            ServiceError: our side failed.
+        """
+        run_id = record.scope
+        match record.op:
+            case CreateRun(lora=lora):
+                adapter = AdapterState.create(self._base_model, lora)
+                self._states[run_id] = TrainingState(adapter)
+                return _done(RunCreated(run_id))
+            case CreateRunFromState(source=source, with_optimizer=with_optimizer):
+                self._states[run_id] = self._load(source, record.owner, with_optimizer)
+                return _done(Loaded(run_id, source))
+            case LoadState(source=source, with_optimizer=with_optimizer):
+                self._load_into(run_id, source, record.owner, with_optimizer)
+                return _done(Loaded(run_id, source))
+            case ForwardBackward() as op:
+                return self._forward_backward(run_id, op)
+            case OptimStep() as op:
+                return self._optim_step(record, op)
+            case SaveState() | SaveForSampler() | SaveExternal() as op:
+                return self._save(record, op)
+            case Release():
+                self._states.pop(run_id, None)
+                return _done(Released(run_id))
+            case Sample():
+                raise AssertionError("samples belong to the sampler")
+
+    def _state(self, run_id: str) -> TrainingState:
+        try:
+            return self._states[run_id]
+        except KeyError:
+            self._ledger.mark_corrupted(run_id)
+            raise RunLostError(
+                f"the state of run {run_id} was lost when its engine stopped; create a training "
+                "client from the run's last checkpoint and go on from there"
+            ) from None
+
+    def _forward_backward(self, run_id: str, op: ForwardBackward) -> Executed | None:
+        under_way = self._passes.pop(run_id, None)
+        if under_way is None:
+            trainer = Trainer(self._base_model, self._state(run_id), self._micro_batch_tokens)
+            under_way = trainer.start(op)
+        done = under_way.advance()
+        if done is None:
+            self._passes[run_id] = under_way
+            return None
+        return _done(done)
+
+    def _optim_step(self, record: OpRecord, op: OptimStep) -> Executed:
+        state = self._state(record.scope)
+        for failed in self._ledger.failed_in_window(record.scope, record.seq_id):
+            # Those refused at intake never came by here.
+            state.fail_window(f"seq_id {failed.seq_id}: {failed.message}")
+        trainer = Trainer(self._base_model, state, self._micro_batch_tokens)
+        return _done(trainer.optim_step(op))
+
+    def _load(self, source: CheckpointAddress, owner: str, with_optimizer: bool) -> TrainingState:
+        checkpoint = self._ledger.visible_checkpoint(source, owner)
+        if checkpoint is None:
+            raise NotFoundError(f"there is no checkpoint {source}")
+        if checkpoint.base_model != self._served.name:
+            raise InvalidInputError(
+                f"{source} is an adapter of {checkpoint.base_model}, not of {self._served.name}"
+            )
+        arrays, _ = self._store.read_adapter(source)
+        adapter = AdapterState.from_arrays(self._base_model, checkpoint.lora, arrays)
+        if not with_optimizer:
+            return TrainingState(adapter)
+        moments = self._store.read_optimizer(source)
+        return TrainingState(adapter, OptimizerState.from_arrays(adapter.layout, moments))
+
+    def _load_into(
+        self, run_id: str, source: CheckpointAddress, owner: str, with_optimizer: bool
+    ) -> None:
+        before = self._state(run_id).layout.lora
+        loaded = self._load(source, owner, with_optimizer)
+        if _shape(loaded.layout.lora) != _shape(before):
+            raise InvalidInputError(
+                f"{source} has LoRA settings {_shape(loaded.layout.lora)}; the run has "
+                f"{_shape(before)}. Create a new training client from the checkpoint instead"
+            )
+        self._states[run_id] = loaded
+
+    def _save(self, record: OpRecord, op: SaveState | SaveForSampler | SaveExternal) -> Executed:
+        state = self._state(record.scope)
+        if self._ledger.checkpoint(op.address) is not None and not getattr(op, "overwrite", False):
+            raise InvalidInputError(
+                f"{op.address} exists already; choose another name, or save a training state "
+                "with overwrite=True"
+            )
+        written = self._store.write(
+            op.address,
+            adapter=state.adapter.to_arrays(),
+            adapter_config=self._adapter_config(state),
+            optimizer=state.optimizer.to_arrays() if isinstance(op, SaveState) else None,
+            details={"base_model": self._served.name, **_shape(state.layout.lora)},
+            overwrite=True,  # bytes without a catalogue row are left from a crash
+        )
+        now = datetime.now(UTC)
+        sampler_id = op.sampler_id if isinstance(op, SaveForSampler) else None
+        checkpoint = Checkpoint(
+            address=op.address,
+            owner=record.owner,
+            base_model=self._served.name,
+            lora=state.layout.lora,
+            created_at=now,
+            size_bytes=written.size_bytes,
+            digest=written.digest,
+            expires_at=None if op.ttl_s is None else now + timedelta(seconds=op.ttl_s),
+            is_listed=sampler_id is None,
+            user_metadata={} if isinstance(op, SaveExternal) else op.user_metadata,
+        )
+        return Executed(Succeeded(Saved(op.address, sampler_id)), checkpoint)
+
+    def _adapter_config(self, state: TrainingState) -> Mapping[str, Any]:
+        """What PEFT needs to load the adapter; its LoraConfig names these fields."""
+        return {
+            "peft_type": "LORA",
+            "task_type": "CAUSAL_LM",
+            "base_model_name_or_path": self._served.name,
+            "r": state.layout.lora.rank,
+            "lora_alpha": LORA_ALPHA,
+            "lora_dropout": 0.0,
+            "bias": "none",
+            "fan_in_fan_out": False,
+            "inference_mode": True,
+            "target_modules": state.layout.peft_target_modules,
+        }
+
+
+def _done(result: Result) -> Executed:
+    return Executed(Succeeded(result))
+
+
+def _shape(lora: LoraConfig) -> dict[str, int | bool]:
+    return {
+        "rank": lora.rank,
+        "train_attn": lora.train_attn,
+        "train_mlp": lora.train_mlp,
+        "train_unembed": lora.train_unembed,
+    }

@@ -1,0 +1,142 @@
+"""The engine's loop: take in what the log holds, take a turn, record what came of it.
+
+Only this thread touches the device. A turn is one micro-batch, one op without one, or one step of
+sampling, so that neither training nor sampling waits longer than that for the other.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+from tinsmith.checkpoints.store import CheckpointStore
+from tinsmith.config import Engine as EngineSettings
+from tinsmith.domain.errors import ServiceError, UserError
+from tinsmith.domain.ops import Sample
+from tinsmith.domain.outcomes import Failed, FailureCategory, Outcome
+from tinsmith.domain.records import ServedModel
+from tinsmith.engine.base_model import BaseModel
+from tinsmith.engine.execution import Executed, RunExecutor
+from tinsmith.engine.frozen_adapters import FrozenAdapters
+from tinsmith.engine.sampler import Sampler
+from tinsmith.ledger.bell import Bell
+from tinsmith.ledger.ledger import Ledger, OpRecord, Settlement
+from tinsmith.scheduler.turns import Backlog, Idle, LastTurns, RunTurn, SampleTurn, next_turn
+from tinsmith.telemetry import failure
+
+LOOK_ANYWAY_S = 5.0
+"""The ledger is read at least so often, in case a ring of the bell was lost."""
+
+
+class EngineLoop:
+    """One base model, its runs and its samplers."""
+
+    def __init__(
+        self,
+        *,
+        served: ServedModel,
+        base_model: BaseModel,
+        ledger: Ledger,
+        store: CheckpointStore,
+        bell: Bell,
+        settings: EngineSettings,
+        lease_epoch: int,
+    ) -> None:
+        self._served = served
+        self._ledger = ledger
+        self._bell = bell
+        self._lease_epoch = lease_epoch
+        self._sampler = Sampler(
+            base_model,
+            prefill_tokens=settings.prefill_tokens,
+            max_active_sequences=settings.max_active_sequences,
+        )
+        self._frozen = FrozenAdapters(base_model, ledger, store, settings.max_cached_adapters)
+        self._executor = RunExecutor(
+            served, base_model, ledger, store, micro_batch_tokens=settings.micro_batch_tokens
+        )
+        self._queues: dict[str, deque[OpRecord]] = {}
+        self._last_row = 0
+        self._last_turns = LastTurns()
+        self._stopping = False
+
+    def run(self) -> None:
+        """Work until the front says stop.
+
+        Raises:
+            EOFError: the front is gone.
+            LeaseLostError: another engine has taken over.
+        """
+        self._take_in()
+        while not self._stopping:
+            backlog = Backlog(
+                runs=tuple(self._queues),
+                has_samples=bool(self._sampler.num_waiting or self._sampler.num_active),
+            )
+            turn, self._last_turns = next_turn(backlog, self._last_turns)
+            match turn:
+                case RunTurn(run_id):
+                    self._train(run_id)
+                case SampleTurn():
+                    self._sample()
+                case Idle():
+                    pass
+            self._hear(LOOK_ANYWAY_S if isinstance(turn, Idle) else 0.0)
+
+    def _hear(self, patience_s: float) -> None:
+        """Wait for the bell no longer than `patience_s`, and read the ledger if it rang."""
+        message = self._bell.listen(patience_s)
+        rang = message is not None or patience_s > 0
+        while message is not None:
+            self._stopping = self._stopping or message["kind"] == "stop"
+            message = self._bell.listen(0.0)
+        if rang and not self._stopping:
+            self._take_in()
+
+    def _take_in(self) -> None:
+        for record in self._ledger.pending(self._served.name, after=self._last_row):
+            self._last_row = record.row
+            if isinstance(record.op, Sample):
+                self._take_in_sample(record, record.op)
+            else:
+                self._queues.setdefault(record.scope, deque()).append(record)
+
+    def _take_in_sample(self, record: OpRecord, sample: Sample) -> None:
+        try:
+            self._sampler.add(record.request_id, sample, self._frozen.of_sampler(record.scope))
+        except UserError as error:
+            self._settle([(record.request_id, Failed(FailureCategory.USER, str(error)))])
+
+    def _train(self, run_id: str) -> None:
+        queue = self._queues[run_id]
+        record = queue[0]
+        try:
+            executed = self._executor.execute(record)
+        except UserError as error:
+            executed = Executed(Failed(FailureCategory.USER, str(error)))
+        except ServiceError as error:
+            executed = Executed(Failed(FailureCategory.SERVER, str(error)))
+        except (RuntimeError, ValueError, ArithmeticError, OSError) as error:
+            failure("op_failed", error, run=run_id, seq=record.seq_id)
+            why = f"the engine failed on seq_id {record.seq_id}: {type(error).__name__}: {error}"
+            executed = Executed(Failed(FailureCategory.SERVER, why))
+        if executed is None:
+            return
+        settlement = Settlement(
+            record.request_id, executed.outcome, self._lease_epoch, executed.checkpoint
+        )
+        self._ledger.settle_many([settlement])
+        self._bell.ring("settled", request_ids=[record.request_id])
+        queue.popleft()
+        if not queue:
+            del self._queues[run_id]
+
+    def _sample(self) -> None:
+        self._settle(self._sampler.step())
+
+    def _settle(self, outcomes: list[tuple[str, Outcome]]) -> None:
+        if not outcomes:
+            return
+        self._ledger.settle_many(
+            [Settlement(request_id, outcome, self._lease_epoch) for request_id, outcome in outcomes]
+        )
+        self._bell.ring("settled", request_ids=[request_id for request_id, _ in outcomes])

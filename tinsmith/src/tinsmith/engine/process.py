@@ -1,0 +1,68 @@
+"""The engine's process: load the base model, prove that it answers, then work."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tinsmith.checkpoints.store import CheckpointStore
+from tinsmith.config import Engine as EngineSettings
+from tinsmith.domain.errors import TinsmithError
+from tinsmith.domain.records import ServedModel
+from tinsmith.engine.base_model import BaseModel
+from tinsmith.engine.devices import choose_device, choose_dtype
+from tinsmith.engine.loop import EngineLoop
+from tinsmith.ledger.bell import Bell
+from tinsmith.ledger.ledger import Ledger
+from tinsmith.telemetry import event
+
+
+def run_engine(served: ServedModel, home: Path, settings: dict[str, Any]) -> int:
+    """Serve one base model until the front says stop or goes away; returns the exit code."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    port, _, key = os.environ.pop("TINSMITH_BELL").partition(":")
+    options = EngineSettings(**settings)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    if options.num_threads:
+        torch.set_num_threads(options.num_threads)
+    started = time.monotonic()
+    try:
+        base_model = BaseModel.load(
+            served.directory, choose_device(options.device), choose_dtype(options.dtype)
+        )
+    except (TinsmithError, OSError, ValueError, RuntimeError) as error:
+        event("engine_cannot_start", base_model=served.name, why=f"{type(error).__name__}: {error}")
+        return 1
+    ledger = Ledger.open(home / "ledger.db")
+    bell = Bell.connect(int(port), key)
+    epoch = ledger.acquire_lease(served.name, f"pid {os.getpid()}")
+    loop = EngineLoop(
+        served=served,
+        base_model=base_model,
+        ledger=ledger,
+        store=CheckpointStore(home / "checkpoints"),
+        bell=bell,
+        settings=options,
+        lease_epoch=epoch,
+    )
+    bell.ring(
+        "ready",
+        facts={
+            "device": str(base_model.device),
+            "dtype": str(base_model.dtype).removeprefix("torch."),
+            "load_s": round(time.monotonic() - started, 2),
+        },
+    )
+    try:
+        loop.run()
+    except EOFError:
+        event("front_is_gone", base_model=served.name)
+    finally:
+        ledger.close()
+        bell.close()
+    return 0
