@@ -1,5 +1,7 @@
 """Losses on the log-probabilities of target tokens. Each is a sum over tokens, never a mean.
 
+Written with tensors' own methods, so that the front can read the table without loading torch.
+
 Shape suffixes: N positions, K targets per position (1 unless the targets are soft).
 """
 
@@ -7,10 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
-Inputs = Mapping[str, Tensor]
+Inputs = Mapping[str, "Tensor"]
 """loss_fn_inputs of a micro-batch by name, [N, K] fp32."""
 Settings = Mapping[str, float | str]
 
