@@ -2,81 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import TypeVar
+
+from sqlalchemy import Connection, Engine
 
 from tinsmith.domain.addresses import CheckpointAddress, CheckpointKind
-from tinsmith.domain.errors import ServiceError, UserError
-from tinsmith.domain.ops import CreateRun, CreateRunFromState, Op
+from tinsmith.domain.ops import CreateRun, CreateRunFromState, Op, Sample
 from tinsmith.domain.outcomes import Failed, Outcome
 from tinsmith.domain.records import Checkpoint, Run, Sampler, Session
+from tinsmith.ledger import catalogue, oplog, settling
+from tinsmith.ledger.codec import encode
+from tinsmith.ledger.database import open_engine, path_of, storage_errors
+from tinsmith.ledger.entries import Backlog, FailedOp, OpRecord, OpStatus, Settlement, SweepCount
+from tinsmith.ledger.migrations import bring_up_to_date
+from tinsmith.ledger.writer import Writer
 
+_T = TypeVar("_T")
 
-class LeaseLostError(ServiceError):
-    """Another engine has taken over this base model; nothing was written."""
-
-
-class RunEndedError(UserError):
-    """The run's session is over: it takes no more ops."""
-
-
-@dataclass(frozen=True, slots=True)
-class Backlog:
-    """How many unsettled ops may wait before an append is refused with BusyError."""
-
-    in_all: int
-    per_owner: int
-
-
-@dataclass(frozen=True, slots=True)
-class OpRecord:
-    """An op that waits to be executed."""
-
-    row: int
-    """Grows in order of arrival."""
-    request_id: str
-    scope: str
-    """The run's or the sampler's id."""
-    seq_id: int
-    owner: str
-    op: Op
-    appended_at: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class OpStatus:
-    """An op seen from outside."""
-
-    owner: str
-    kind: str
-    outcome: Outcome | None
-    is_gone: bool = False
-    """It was settled, but the result is kept no longer."""
-
-
-@dataclass(frozen=True, slots=True)
-class Settlement:
-    request_id: str
-    outcome: Outcome
-    lease_epoch: int
-    checkpoint: Checkpoint | None = None
-    """The catalogue row that a save makes."""
-
-
-@dataclass(frozen=True, slots=True)
-class FailedOp:
-    seq_id: int
-    message: str
-
-
-@dataclass(frozen=True, slots=True)
-class SweepCount:
-    """What `sweep` dropped."""
-
-    results: int
-    payloads: int
+_RESULTS_PER_SWEEP = 500
+_PAYLOADS_PER_SWEEP = 50
 
 
 class Ledger:
@@ -87,6 +35,12 @@ class Ledger:
     was kept then.
     """
 
+    def __init__(self, engine: Engine, path: Path) -> None:
+        """Use `open`."""
+        self._engine = engine
+        self._path = path
+        self._writer = Writer(engine, path)
+
     @classmethod
     def open(cls, url_or_path: str | Path) -> Ledger:
         """Open the ledger in this SQLite file (or sqlite:/// URL), made or migrated as needed.
@@ -94,11 +48,20 @@ class Ledger:
         Raises:
             StorageError: it cannot be opened, or a newer tinsmith wrote it.
         """
-        raise NotImplementedError
+        path = path_of(url_or_path)
+        engine = open_engine(path)
+        ledger = cls(engine, path)
+        try:
+            ledger._write(bring_up_to_date)
+        except BaseException:
+            ledger.close()
+            raise
+        return ledger
 
     def close(self) -> None:
         """Finish the writes that are under way and let go of the file."""
-        raise NotImplementedError
+        self._writer.close()
+        self._engine.dispose()
 
     # Sessions
 
@@ -112,11 +75,15 @@ class Ledger:
         display_name: str | None = None,
     ) -> Session:
         """A new session; the same owner and idempotency key get the first one back."""
-        raise NotImplementedError
+        return self._write(
+            lambda connection: catalogue.create_session(
+                connection, owner, idempotency_key, tags, user_metadata or {}, display_name
+            )
+        )
 
     def touch_session(self, session_id: str) -> bool:
         """Note that it was heard of just now; False if it is not there or over."""
-        raise NotImplementedError
+        return self._write(lambda connection: catalogue.touch_session(connection, session_id))
 
     def end_session(self, session_id: str, reason: str) -> list[str]:
         """End it and release its runs, in one transaction. The first reason stands.
@@ -124,18 +91,21 @@ class Ledger:
         Returns:
             base models whose engines now have something to release.
         """
-        raise NotImplementedError
+        return self._write(lambda connection: oplog.end_session(connection, session_id, reason))
 
     def session(self, session_id: str) -> Session | None:
-        raise NotImplementedError
+        with self._read() as connection:
+            return catalogue.find_session(connection, session_id)
 
     def sessions(self, owner: str, *, limit: int, offset: int = 0) -> list[Session]:
         """Newest first."""
-        raise NotImplementedError
+        with self._read() as connection:
+            return catalogue.list_sessions(connection, owner, limit, offset)
 
     def silent_sessions(self, before: datetime) -> list[Session]:
         """Those not ended of which nothing, heartbeat or training op, was heard since."""
-        raise NotImplementedError
+        with self._read() as connection:
+            return catalogue.silent_sessions(connection, before)
 
     # Ops
 
@@ -148,7 +118,8 @@ class Ledger:
             SequenceReusedError: the run exists, made by a different op.
             BusyError: see `append`.
         """
-        raise NotImplementedError
+        entry = oplog.Entry.of(run.run_id, 0, op, owner=run.owner, base_model=run.base_model)
+        return self._write(lambda connection: oplog.create_run(connection, run, entry, backlog))
 
     def append(
         self,
@@ -172,11 +143,13 @@ class Ledger:
             NotFoundError: there is no such run.
             BusyError: as many ops as `backlog` allows are waiting.
         """
-        raise NotImplementedError
+        entry = oplog.Entry.of(scope, seq_id, op, owner=owner, base_model=base_model)
+        append = oplog.append_sample if isinstance(op, Sample) else oplog.append_to_run
+        return self._write(lambda connection: append(connection, entry, backlog))
 
     def append_failed(
         self,
-        scope: str,
+        run_id: str,
         seq_id: int,
         kind: str,
         failure: Failed,
@@ -189,7 +162,10 @@ class Ledger:
         A repeat returns the first call's id, also if the place holds an op of the same kind that
         was accepted. Raises as `append`, but for ended runs and backlog.
         """
-        raise NotImplementedError
+        entry = oplog.Entry.failed(
+            run_id, seq_id, kind, failure, owner=owner, base_model=base_model
+        )
+        return self._write(lambda connection: oplog.append_to_run(connection, entry, None))
 
     def release_run(self, run_id: str) -> bool:
         """End the run and log a Release behind all its ops; False if it is not there or ended.
@@ -197,18 +173,25 @@ class Ledger:
         The Release stands at seq_id RELEASE_SEQ_ID, above every number a client can send, so
         that a late request finds its own place and is told why it fails.
         """
-        raise NotImplementedError
+        released = self._write(lambda connection: oplog.release_run(connection, run_id))
+        return released is not None
 
     def pending(
-        self, base_model: str, after: int = 0, *, limit: int | None = None
+        self, base_model: str, after: int = 0, *, max_bytes: int | None = None
     ) -> list[OpRecord]:
-        """Unsettled ops whose row number is greater than `after`, in order of arrival."""
-        raise NotImplementedError
+        """Unsettled ops whose row number is greater than `after`, in order of arrival.
+
+        With `max_bytes`, the first ones whose payloads fit together, but at least one: call again
+        with the last one's row until nothing comes.
+        """
+        with self._read() as connection:
+            return oplog.pending(connection, base_model, after, max_bytes)
 
     def failed_in_window(self, run_id: str, seq_id: int) -> list[FailedOp]:
         """The failed forward_backwards (not forward-only ones) between the last optim_step, load
         or creation before `seq_id` and `seq_id`; those refused at intake included."""
-        raise NotImplementedError
+        with self._read() as connection:
+            return oplog.failed_in_window(connection, run_id, seq_id)
 
     def settle(
         self,
@@ -219,7 +202,8 @@ class Ledger:
         checkpoint: Checkpoint | None = None,
     ) -> bool:
         """As `settle_many` for one op; whether this outcome is the one that stands."""
-        raise NotImplementedError
+        settlement = Settlement(request_id, outcome, lease_epoch, checkpoint)
+        return bool(self.settle_many([settlement]))
 
     def settle_many(self, settlements: Sequence[Settlement]) -> list[str]:
         """Record outcomes, all in one transaction with the catalogue rows that go with them.
@@ -235,21 +219,47 @@ class Ledger:
             LeaseLostError: a settlement's epoch is not the current one; nothing was written.
             NotFoundError: no such op; nothing was written.
         """
-        raise NotImplementedError
+        encoded = [encode(settlement.outcome) for settlement in settlements]
+
+        def settle_all(connection: Connection) -> list[str]:
+            return [
+                settlement.request_id
+                for settlement, outcome in zip(settlements, encoded, strict=True)
+                if settling.settle(connection, settlement, outcome)
+            ]
+
+        return self._write(settle_all)
 
     def op_status(self, request_id: str) -> OpStatus | None:
-        raise NotImplementedError
+        with self._read() as connection:
+            return oplog.status(connection, request_id)
 
     def outcomes(self, request_ids: Iterable[str]) -> dict[str, Outcome]:
         """Of these ops, the outcomes of those that are settled."""
-        raise NotImplementedError
+        with self._read() as connection:
+            return oplog.outcomes(connection, request_ids)
 
     def sweep(self, samples_before: datetime) -> SweepCount:
         """Drop results of sample ops settled before that time, and what released runs were fed.
 
         Works in small transactions, so that nobody waits long for the lock.
         """
-        raise NotImplementedError
+        num_results = self._repeatedly(
+            _RESULTS_PER_SWEEP,
+            lambda connection, limit: settling.drop_sample_results(
+                connection, samples_before, limit
+            ),
+        )
+        self._repeatedly(
+            _RESULTS_PER_SWEEP,
+            lambda connection, limit: settling.drop_samples_of_ended_sessions(
+                connection, samples_before, limit
+            ),
+        )
+        num_payloads = self._repeatedly(
+            _PAYLOADS_PER_SWEEP, settling.drop_payloads_of_released_runs
+        )
+        return SweepCount(num_results, num_payloads)
 
     # Leases
 
@@ -258,28 +268,34 @@ class Ledger:
 
         Whoever held it before can settle nothing any more.
         """
-        raise NotImplementedError
+        return self._write(
+            lambda connection: settling.acquire_lease(connection, base_model, holder)
+        )
 
     # Runs and samplers
 
     def run(self, run_id: str) -> Run | None:
-        raise NotImplementedError
+        with self._read() as connection:
+            return catalogue.find_run(connection, run_id)
 
     def runs(self, owner: str, *, limit: int, offset: int = 0) -> tuple[list[Run], int]:
         """One page, last used first, and how many there are in all."""
-        raise NotImplementedError
+        with self._read() as connection:
+            return catalogue.list_runs(connection, owner, limit, offset)
 
     def run_ids(self, session_id: str) -> list[str]:
         """Oldest first."""
-        raise NotImplementedError
+        with self._read() as connection:
+            return catalogue.run_ids(connection, session_id)
 
     def run_last_seq(self, run_id: str) -> int | None:
         """The highest seq_id that a client has used; None if there is no such run."""
-        raise NotImplementedError
+        with self._read() as connection:
+            return oplog.last_seq_id(connection, run_id)
 
     def mark_corrupted(self, run_id: str) -> None:
         """Note that the run's state cannot be had any more."""
-        raise NotImplementedError
+        self._write(lambda connection: catalogue.update_run(connection, run_id, is_corrupted=True))
 
     def create_sampler(self, sampler: Sampler) -> Sampler:
         """Make it, or find the equal one made before.
@@ -287,24 +303,31 @@ class Ledger:
         Raises:
             SequenceReusedError: the id belongs to a different sampler.
         """
-        raise NotImplementedError
+        return self._write(lambda connection: catalogue.create_sampler(connection, sampler))
 
     def sampler(self, sampler_id: str) -> Sampler | None:
-        raise NotImplementedError
+        with self._read() as connection:
+            return catalogue.find_sampler(connection, sampler_id)
 
     def sampler_ids(self, session_id: str) -> list[str]:
         """Oldest first."""
-        raise NotImplementedError
+        with self._read() as connection:
+            return catalogue.sampler_ids(connection, session_id)
 
     # Checkpoints
 
     def checkpoint(self, address: CheckpointAddress) -> Checkpoint | None:
         """The catalogue row, expired or not."""
-        raise NotImplementedError
+        with self._read() as connection:
+            return catalogue.find_checkpoint(connection, address)
 
     def visible_checkpoint(self, address: CheckpointAddress, owner: str) -> Checkpoint | None:
         """The checkpoint, if it has not expired and is the owner's own or public."""
-        raise NotImplementedError
+        found = self.checkpoint(address)
+        if found is None or not (found.is_public or found.owner == owner):
+            return None
+        is_kept = found.expires_at is None or found.expires_at > datetime.now(UTC)
+        return found if is_kept else None
 
     def checkpoints(
         self,
@@ -315,24 +338,55 @@ class Ledger:
         offset: int = 0,
     ) -> tuple[list[Checkpoint], int]:
         """One page of those listed and not expired, newest first, and how many there are."""
-        raise NotImplementedError
+        with self._read() as connection:
+            return catalogue.list_checkpoints(
+                connection, owner=owner, run_id=run_id, kind=None, limit=limit, offset=offset
+            )
 
     def last_checkpoint(self, run_id: str, kind: CheckpointKind) -> Checkpoint | None:
         """The newest one listed of that kind."""
-        raise NotImplementedError
+        with self._read() as connection:
+            found, _ = catalogue.list_checkpoints(
+                connection, owner=None, run_id=run_id, kind=kind, limit=1, offset=0
+            )
+        return found[0] if found else None
 
     def set_expiry(self, address: CheckpointAddress, expires_at: datetime | None) -> bool:
         """False if there is no such checkpoint."""
-        raise NotImplementedError
+        return self._write(
+            lambda connection: catalogue.update_checkpoint(
+                connection, address, expires_at=expires_at
+            )
+        )
 
     def set_public(self, address: CheckpointAddress, is_public: bool) -> bool:
         """False if there is no such checkpoint."""
-        raise NotImplementedError
+        return self._write(
+            lambda connection: catalogue.update_checkpoint(connection, address, is_public=is_public)
+        )
 
     def delete_checkpoint(self, address: CheckpointAddress) -> bool:
         """Remove the catalogue row; False if there is none."""
-        raise NotImplementedError
+        return self._write(lambda connection: catalogue.delete_checkpoint(connection, address))
 
     def expired_checkpoints(self, now: datetime) -> list[Checkpoint]:
         """Those whose time has come, and the unlisted ones of ended sessions."""
-        raise NotImplementedError
+        with self._read() as connection:
+            return catalogue.expired_checkpoints(connection, now)
+
+    def _write(self, function: Callable[[Connection], _T]) -> _T:
+        return self._writer.write(function)
+
+    @contextmanager
+    def _read(self) -> Iterator[Connection]:
+        """A transaction that sees one moment of the ledger throughout."""
+        with storage_errors(self._path), self._engine.connect() as connection, connection.begin():
+            yield connection
+
+    def _repeatedly(self, limit: int, drop: Callable[[Connection, int], int]) -> int:
+        num_dropped = 0
+        while True:
+            num_now = self._write(lambda connection: drop(connection, limit))
+            num_dropped += num_now
+            if num_now < limit:
+                return num_dropped

@@ -1,0 +1,130 @@
+"""Outcomes and what goes with them, leases, and what is dropped afterwards. Functions of an open
+transaction."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from sqlalchemy import Connection, bindparam, delete, insert, select, update
+
+from tinsmith.domain.errors import NotFoundError
+from tinsmith.domain.outcomes import Failed, Saved
+from tinsmith.domain.records import Sampler
+from tinsmith.ledger import catalogue
+from tinsmith.ledger.entries import LeaseLostError, Settlement
+from tinsmith.ledger.oplog import parse_request_id
+from tinsmith.ledger.schema import RELEASE_SEQ_ID, leases, ops, samplers, sessions
+
+_IS_PLACE = (ops.c.scope == bindparam("at_scope")) & (ops.c.seq_id == bindparam("at_seq_id"))
+_FIND = (
+    select(ops.c.row, ops.c.scope, ops.c.kind, ops.c.base_model, ops.c.settled_at, leases.c.epoch)
+    .outerjoin(leases, leases.c.base_model == ops.c.base_model)
+    .where(_IS_PLACE)
+)
+_IS_ROW = ops.c.row == bindparam("at_row")
+_SETTLE = (
+    update(ops)
+    .where(_IS_ROW)
+    .values(settled_at=bindparam("at"), is_failed=bindparam("failed"), outcome=bindparam("encoded"))
+)
+_DROP_PAYLOAD = update(ops).where(_IS_ROW).values(payload=None)
+
+
+def acquire_lease(connection: Connection, base_model: str, holder: str) -> int:
+    is_it = leases.c.base_model == base_model
+    now = datetime.now(UTC)
+    last = connection.execute(select(leases.c.epoch).where(is_it)).scalar()
+    if last is None:
+        connection.execute(
+            insert(leases).values(base_model=base_model, epoch=1, holder=holder, acquired_at=now)
+        )
+        return 1
+    connection.execute(
+        update(leases).where(is_it).values(epoch=last + 1, holder=holder, acquired_at=now)
+    )
+    return last + 1
+
+
+def settle(connection: Connection, settlement: Settlement, encoded_outcome: bytes) -> bool:
+    """Whether this outcome is the one that stands."""
+    place = parse_request_id(settlement.request_id)
+    op = None
+    if place is not None:
+        found = connection.execute(_FIND, {"at_scope": place[0], "at_seq_id": place[1]})
+        op = found.one_or_none()
+    if op is None:
+        raise NotFoundError(f"there is no request {settlement.request_id!r} to settle")
+    if op.epoch != settlement.lease_epoch:
+        raise LeaseLostError(
+            f"the engine of {op.base_model} has been replaced (its lease was number "
+            f"{settlement.lease_epoch}, now it is {op.epoch}); it must stop"
+        )
+    if op.settled_at is not None:
+        return False
+    outcome = settlement.outcome
+    connection.execute(
+        _SETTLE,
+        {
+            "at_row": op.row,
+            "at": datetime.now(UTC),
+            "failed": isinstance(outcome, Failed),
+            "encoded": encoded_outcome,
+        },
+    )
+    if op.kind == "sample":  # never executed again, unlike what trains
+        connection.execute(_DROP_PAYLOAD, {"at_row": op.row})
+    if settlement.checkpoint is not None:
+        catalogue.put_checkpoint(connection, settlement.checkpoint)
+    if isinstance(outcome, Failed):
+        if op.kind in ("create_run", "create_run_from_state"):
+            catalogue.update_run(connection, op.scope, is_ended=True)
+    elif isinstance(outcome.result, Saved):
+        _make_sampler(connection, op.scope, outcome.result)
+    return True
+
+
+def drop_sample_results(connection: Connection, before: datetime, limit: int) -> int:
+    """How many results went; fewer than `limit` means that none is left."""
+    old = (
+        select(ops.c.row)
+        .where(ops.c.kind == "sample", ops.c.outcome.is_not(None), ops.c.settled_at < before)
+        .limit(limit)
+    )
+    return connection.execute(update(ops).where(ops.c.row.in_(old)).values(outcome=None)).rowcount
+
+
+def drop_samples_of_ended_sessions(connection: Connection, before: datetime, limit: int) -> int:
+    """Whole rows, of which nobody will send a repeat any more."""
+    over = (
+        select(samplers.c.sampler_id)
+        .join(sessions, sessions.c.session_id == samplers.c.session_id)
+        .where(sessions.c.ended_at < before)
+    )
+    old = (
+        select(ops.c.row)
+        .where(ops.c.scope.in_(over), ops.c.kind == "sample", ops.c.settled_at < before)
+        .limit(limit)
+    )
+    return connection.execute(delete(ops).where(ops.c.row.in_(old))).rowcount
+
+
+def drop_payloads_of_released_runs(connection: Connection, limit: int) -> int:
+    release = ops.alias("release")
+    spent = (
+        select(ops.c.row)
+        .join(release, (release.c.scope == ops.c.scope) & (release.c.seq_id == RELEASE_SEQ_ID))
+        .where(ops.c.payload.is_not(None), release.c.settled_at.is_not(None))
+        .limit(limit)
+    )
+    return connection.execute(update(ops).where(ops.c.row.in_(spent)).values(payload=None)).rowcount
+
+
+def _make_sampler(connection: Connection, run_id: str, saved: Saved) -> None:
+    run = catalogue.find_run(connection, run_id)
+    if saved.sampler_id is None or run is None:
+        return
+    if catalogue.find_sampler(connection, saved.sampler_id) is None:
+        catalogue.create_sampler(
+            connection,
+            Sampler(saved.sampler_id, run.session_id, run.owner, run.base_model, saved.address),
+        )
