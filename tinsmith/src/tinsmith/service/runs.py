@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from datetime import UTC, datetime
 
 from tinsmith import config
-from tinsmith.domain.addresses import CheckpointAddress, CheckpointKind, check_name, run_id_of
+from tinsmith.domain.addresses import (
+    CheckpointAddress,
+    CheckpointKind,
+    check_name,
+    run_id_of,
+    sampler_id_of,
+)
 from tinsmith.domain.errors import InvalidInputError, NotFoundError
 from tinsmith.domain.ops import (
     CreateRun,
@@ -18,11 +23,11 @@ from tinsmith.domain.ops import (
     SaveExternal,
     SaveForSampler,
     SaveState,
-    kind_of,
 )
 from tinsmith.domain.outcomes import Failed, FailureCategory
 from tinsmith.domain.records import Caller, Checkpoint, Run
-from tinsmith.ledger.ledger import Backlog, Ledger, RunEndedError
+from tinsmith.ledger.entries import Backlog, RunEndedError, logged_kind
+from tinsmith.ledger.ledger import Ledger
 from tinsmith.service.models import Models
 from tinsmith.service.seeds import check_seed, seed_of
 from tinsmith.service.sessions import Sessions
@@ -30,8 +35,18 @@ from tinsmith.service.training_checks import (
     LossRule,
     check_lora,
     check_metadata,
+    check_trainable,
     check_training_op,
 )
+
+UNNAMED_PREFIX = "_unnamed-"
+"""Names of the checkpoints behind unnamed saves begin so, and no others."""
+
+_SAVE_KINDS = {
+    CheckpointKind.TRAINING: "save_state",
+    CheckpointKind.SAMPLER: "save_for_sampler",
+    CheckpointKind.EXTERNAL: "save_external",
+}
 
 
 class Runs:
@@ -87,7 +102,7 @@ class Runs:
             train_unembed=train_unembed,
         )
         op = CreateRun(base_model, lora, dict(user_metadata or {}))
-        if self._is_new(caller, session_id, run_id):
+        if self._made_before(caller, session_id, run_id) is None:
             check_lora(lora, self._limits.max_rank)
             check_seed(lora.seed)
             check_metadata(op.user_metadata)
@@ -115,11 +130,10 @@ class Runs:
         """
         run_id = _run_id(session_id, model_seq_id)
         source = _training_address(path)
-        known = None if self._is_new(caller, session_id, run_id) else self._ledger.run(run_id)
+        metadata = dict(user_metadata or {})
+        known = self._made_before(caller, session_id, run_id)
         if known is not None:  # a repeat, which stays good even if the checkpoint has gone since
-            op = CreateRunFromState(
-                known.base_model, source, with_optimizer, dict(user_metadata or {})
-            )
+            op = CreateRunFromState(known.base_model, source, with_optimizer, metadata)
             return self._create(caller, session_id, run_id, known.lora, op)
         checkpoint = self._ledger.visible_checkpoint(source, caller.owner)
         if checkpoint is None:
@@ -129,10 +143,8 @@ class Runs:
                 f"{source} is an adapter of {checkpoint.base_model}, not of {base_model}"
             )
         self._models.get(checkpoint.base_model)
-        op = CreateRunFromState(
-            checkpoint.base_model, source, with_optimizer, dict(user_metadata or {})
-        )
-        check_metadata(op.user_metadata)
+        check_metadata(metadata)
+        op = CreateRunFromState(checkpoint.base_model, source, with_optimizer, metadata)
         return self._create(caller, session_id, run_id, checkpoint.lora, op)
 
     def submit(self, caller: Caller, run_id: str, seq_id: int, op: RunOp) -> str:
@@ -151,7 +163,7 @@ class Runs:
             model = self._models.get(run.base_model)
             check_training_op(op, model, self._losses)
         except InvalidInputError as error:
-            return self._log_failed(run, seq_id, kind_of(op), str(error))
+            return self._log_failed(run, seq_id, logged_kind(op), str(error))
         try:
             request_id = self._ledger.append(
                 run_id,
@@ -162,7 +174,7 @@ class Runs:
                 backlog=self._backlog,
             )
         except RunEndedError as error:
-            return self._log_failed(run, seq_id, kind_of(op), str(error))
+            return self._log_failed(run, seq_id, logged_kind(op), self._how_to_go_on(run, error))
         self._ring(run.base_model)
         return request_id
 
@@ -207,7 +219,42 @@ class Runs:
         """The adapter alone, frozen. With a name: tinker://<run_id>/sampler_weights/<name>.
         Without: an unlisted checkpoint behind sampler `<session>:sample:<sampling_session_seq_id>`,
         which exists once the op has succeeded. Raises as `submit`."""
-        raise NotImplementedError
+        metadata = dict(user_metadata or {})
+        if name is not None:
+            return self._save(
+                caller,
+                run_id,
+                seq_id,
+                CheckpointKind.SAMPLER,
+                name,
+                lambda address: SaveForSampler(address, None, ttl_s, metadata),
+            )
+        if sampling_session_seq_id is None or sampling_session_seq_id < 0:
+            return self.refuse(
+                caller,
+                run_id,
+                seq_id,
+                "save_for_sampler",
+                "a save for sampling needs a name or a sampling_session_seq_id of 0 or more, "
+                f"got {sampling_session_seq_id}",
+            )
+        run = self.get(caller, run_id)
+        address = CheckpointAddress(
+            run_id, CheckpointKind.SAMPLER, f"{UNNAMED_PREFIX}{sampling_session_seq_id}"
+        )
+        sampler_id = sampler_id_of(run.session_id, sampling_session_seq_id)
+        known = self._ledger.sampler(sampler_id)
+        if known is not None and known.checkpoint != address:
+            return self._log_failed(
+                run,
+                seq_id,
+                "save_for_sampler",
+                f"sampling_session_seq_id {sampling_session_seq_id} is already a sampler of "
+                f"{known.checkpoint or known.base_model}",
+            )
+        return self.submit(
+            caller, run_id, seq_id, SaveForSampler(address, sampler_id, ttl_s, metadata)
+        )
 
     def save_external(
         self, caller: Caller, run_id: str, seq_id: int, *, name: str, ttl_s: int | None = None
@@ -228,7 +275,11 @@ class Runs:
     ) -> str:
         """Replace the run's adapter by a training checkpoint's. Whether the checkpoint exists is
         found out at execution: the save that makes it may still be waiting. Raises as `submit`."""
-        raise NotImplementedError
+        try:
+            source = CheckpointAddress.parse(path)
+        except InvalidInputError as error:
+            return self.refuse(caller, run_id, seq_id, "load_state", str(error))
+        return self.submit(caller, run_id, seq_id, LoadState(source, with_optimizer))
 
     def get(self, caller: Caller, run_id: str) -> Run:
         """Raises NotFoundError for what is not there or not the caller's."""
@@ -247,3 +298,86 @@ class Runs:
             self._ledger.last_checkpoint(run.run_id, CheckpointKind.TRAINING),
             self._ledger.last_checkpoint(run.run_id, CheckpointKind.SAMPLER),
         )
+
+    def _made_before(self, caller: Caller, session_id: str, run_id: str) -> Run | None:
+        """The run, if this creation is a repeat. Raises as `create` about the session."""
+        run = self._ledger.run(run_id)
+        if run is None:
+            self._sessions.live(caller, session_id)
+        else:
+            self._sessions.get(caller, session_id)
+        return run
+
+    def _create(
+        self,
+        caller: Caller,
+        session_id: str,
+        run_id: str,
+        lora: LoraConfig,
+        op: CreateRun | CreateRunFromState,
+    ) -> str:
+        now = datetime.now(UTC)
+        run = Run(
+            run_id=run_id,
+            session_id=session_id,
+            owner=caller.owner,
+            base_model=op.base_model,
+            lora=lora,
+            created_at=now,
+            last_request_at=now,
+            user_metadata=op.user_metadata,
+        )
+        request_id = self._ledger.create_run(run, op, backlog=self._backlog)
+        self._ring(op.base_model)
+        return request_id
+
+    def _save(
+        self,
+        caller: Caller,
+        run_id: str,
+        seq_id: int,
+        kind: CheckpointKind,
+        name: str,
+        op_at: Callable[[CheckpointAddress], SaveState | SaveForSampler | SaveExternal],
+    ) -> str:
+        try:
+            check_name(name)
+            if name.startswith(UNNAMED_PREFIX):
+                raise InvalidInputError(
+                    f"checkpoint name {name!r} is not allowed: {UNNAMED_PREFIX} is kept for saves "
+                    "without a name"
+                )
+        except InvalidInputError as error:
+            return self.refuse(caller, run_id, seq_id, _SAVE_KINDS[kind], str(error))
+        return self.submit(caller, run_id, seq_id, op_at(CheckpointAddress(run_id, kind, name)))
+
+    def _log_failed(self, run: Run, seq_id: int, kind: str, message: str) -> str:
+        return self._ledger.append_failed(
+            run.run_id,
+            seq_id,
+            kind,
+            Failed(FailureCategory.USER, message),
+            owner=run.owner,
+            base_model=run.base_model,
+        )
+
+    def _how_to_go_on(self, run: Run, ended: RunEndedError) -> str:
+        last = self._ledger.last_checkpoint(run.run_id, CheckpointKind.TRAINING)
+        if last is None:
+            return f"{ended}. It has no checkpoint to go on from; create a new training client"
+        return (
+            f"{ended}. To go on, create a new training client from its last checkpoint, "
+            f"{last.address} (create_training_client_from_state_with_optimizer)"
+        )
+
+
+def _run_id(session_id: str, model_seq_id: int) -> str:
+    if model_seq_id < 0:
+        raise InvalidInputError(f"model_seq_id {model_seq_id} is out of range: 0 or more")
+    return run_id_of(session_id, model_seq_id)
+
+
+def _training_address(path: str) -> CheckpointAddress:
+    address = CheckpointAddress.parse(path)
+    check_trainable(address)
+    return address

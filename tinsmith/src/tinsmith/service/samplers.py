@@ -10,7 +10,8 @@ from tinsmith.domain.addresses import CheckpointAddress, sampler_id_of
 from tinsmith.domain.errors import InvalidInputError, NotFoundError
 from tinsmith.domain.ops import Sample
 from tinsmith.domain.records import Caller, Sampler
-from tinsmith.ledger.ledger import Backlog, Ledger
+from tinsmith.ledger.entries import Backlog
+from tinsmith.ledger.ledger import Ledger
 from tinsmith.service.models import Models
 from tinsmith.service.sampling_checks import check_sample
 from tinsmith.service.seeds import check_seed, seed_of
@@ -51,7 +52,36 @@ class Samplers:
             NotFoundError: no such session or checkpoint.
             SequenceReusedError: that number already holds a different sampler.
         """
-        raise NotImplementedError
+        if sampling_session_seq_id < 0:
+            raise InvalidInputError(
+                f"sampling_session_seq_id {sampling_session_seq_id} is out of range: 0 or more"
+            )
+        sampler_id = sampler_id_of(session_id, sampling_session_seq_id)
+        known = self._ledger.sampler(sampler_id)
+        if known is None:
+            self._sessions.live(caller, session_id)
+        else:
+            self._sessions.get(caller, session_id)
+        if model_path is None:
+            if base_model is None:
+                raise InvalidInputError("a sampler needs a base_model or a model_path")
+            address = None
+        else:
+            address = CheckpointAddress.parse(model_path)
+            if known is not None and known.checkpoint == address:
+                return known  # a repeat, which stays good even if the checkpoint has gone since
+            checkpoint = self._ledger.visible_checkpoint(address, caller.owner)
+            if checkpoint is None:
+                raise NotFoundError(f"there is no checkpoint {address}")
+            if base_model is not None and base_model != checkpoint.base_model:
+                raise InvalidInputError(
+                    f"{address} is an adapter of {checkpoint.base_model}, not of {base_model}"
+                )
+            base_model = checkpoint.base_model
+        self._models.get(base_model)
+        return self._ledger.create_sampler(
+            Sampler(sampler_id, session_id, caller.owner, base_model, address)
+        )
 
     def get(self, caller: Caller, sampler_id: str) -> Sampler:
         """Raises NotFoundError for what is not there or not the caller's."""
@@ -79,4 +109,20 @@ class Samplers:
             SequenceReusedError: seq_id holds different work.
             BusyError: too much is waiting.
         """
-        raise NotImplementedError
+        sampler = self.get(caller, sampler_id)
+        model = self._models.get(sampler.base_model)
+        if seed is None:
+            seed = seed_of(sampler_id, seq_id)
+        check_seed(seed)
+        op = replace(sample, params=replace(sample.params, seed=seed))
+        check_sample(op, model, self._limits.max_num_samples)
+        request_id = self._ledger.append(
+            sampler_id,
+            seq_id,
+            op,
+            owner=sampler.owner,
+            base_model=sampler.base_model,
+            backlog=self._backlog,
+        )
+        self._ring(sampler.base_model)
+        return request_id, tuple(f"{request_id}/{i}" for i in range(op.num_samples))

@@ -11,7 +11,8 @@ from tinsmith import config
 from tinsmith.checkpoints.store import CheckpointStore
 from tinsmith.domain.errors import InvalidInputError, NotFoundError
 from tinsmith.domain.records import Caller, Session
-from tinsmith.ledger.ledger import Ledger, SweepCount
+from tinsmith.ledger.entries import SweepCount
+from tinsmith.ledger.ledger import Ledger
 
 
 @dataclass(frozen=True, slots=True)

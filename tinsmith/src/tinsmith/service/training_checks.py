@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tinsmith.domain.addresses import CheckpointKind
+from tinsmith.domain.addresses import CheckpointAddress, CheckpointKind
 from tinsmith.domain.datum import Datum
 from tinsmith.domain.errors import InvalidInputError
 from tinsmith.domain.ops import (
@@ -56,11 +56,7 @@ def check_training_op(op: RunOp, model: ServedModel, losses: Mapping[str, LossRu
         case SaveExternal():
             check_ttl(op.ttl_s)
         case LoadState():
-            if op.source.kind is not CheckpointKind.TRAINING:
-                raise InvalidInputError(
-                    f"{op.source} is no training checkpoint and cannot be trained from; "
-                    f"use one saved by save_state (tinker://<run_id>/weights/<name>)"
-                )
+            check_trainable(op.source)
         case _:
             raise InvalidInputError(f"{type(op).__name__} is not submitted to a running run")
 
@@ -72,6 +68,14 @@ def check_lora(lora: LoraConfig, max_rank: int) -> None:
         raise InvalidInputError(
             "train_attn, train_mlp and train_unembed are all false: nothing would be trained; "
             "set at least one"
+        )
+
+
+def check_trainable(source: CheckpointAddress) -> None:
+    if source.kind is not CheckpointKind.TRAINING:
+        raise InvalidInputError(
+            f"{source} is no training checkpoint and cannot be trained from; use one saved by "
+            "save_state (tinker://<run_id>/weights/<name>)"
         )
 
 
