@@ -17,6 +17,7 @@ from tinsmith.domain.records import ServedModel
 from tinsmith.engine.base_model import BaseModel
 from tinsmith.engine.execution import Executed, RunExecutor
 from tinsmith.engine.frozen_adapters import FrozenAdapters
+from tinsmith.engine.sample_request import DecodeText
 from tinsmith.engine.sampler import Sampler
 from tinsmith.ledger.bell import Bell
 from tinsmith.ledger.ledger import Ledger, OpRecord, Settlement
@@ -40,13 +41,16 @@ class EngineLoop:
         bell: Bell,
         settings: EngineSettings,
         lease_epoch: int,
+        decode_text: DecodeText | None,
     ) -> None:
+        """`decode_text` is for stop strings; None where the model has no tokenizer."""
         self._served = served
         self._ledger = ledger
         self._bell = bell
         self._lease_epoch = lease_epoch
         self._sampler = Sampler(
             base_model,
+            decode_text=decode_text,
             prefill_tokens=settings.prefill_tokens,
             max_active_sequences=settings.max_active_sequences,
         )
@@ -131,7 +135,13 @@ class EngineLoop:
             del self._queues[run_id]
 
     def _sample(self) -> None:
-        self._settle(self._sampler.step())
+        try:
+            self._settle(self._sampler.step())
+        except (RuntimeError, ValueError) as error:
+            failure("sampling_failed", error)
+            why = f"the engine failed while sampling: {type(error).__name__}: {error}"
+            failed = Failed(FailureCategory.SERVER, why)
+            self._settle([(request_id, failed) for request_id in self._sampler.reset()])
 
     def _settle(self, outcomes: list[tuple[str, Outcome]]) -> None:
         if not outcomes:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import AutoTokenizer
 
 from tinsmith.checkpoints.store import CheckpointStore
 from tinsmith.config import Engine as EngineSettings
@@ -17,6 +19,7 @@ from tinsmith.domain.records import ServedModel
 from tinsmith.engine.base_model import BaseModel
 from tinsmith.engine.devices import choose_device, choose_dtype
 from tinsmith.engine.loop import EngineLoop
+from tinsmith.engine.sample_request import DecodeText
 from tinsmith.ledger.bell import Bell
 from tinsmith.ledger.ledger import Ledger
 from tinsmith.telemetry import event
@@ -49,6 +52,7 @@ def run_engine(served: ServedModel, home: Path, settings: dict[str, Any]) -> int
         bell=bell,
         settings=options,
         lease_epoch=epoch,
+        decode_text=_text_decoder(served.directory),
     )
     bell.ring(
         "ready",
@@ -66,3 +70,16 @@ def run_engine(served: ServedModel, home: Path, settings: dict[str, Any]) -> int
         ledger.close()
         bell.close()
     return 0
+
+
+def _text_decoder(directory: str) -> DecodeText | None:
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(directory)
+    except (OSError, ValueError) as error:
+        event("no_tokenizer", why=f"{type(error).__name__}; stop strings are not available")
+        return None
+
+    def decode(tokens: Sequence[int]) -> str:
+        return tokenizer.decode(tokens, skip_special_tokens=False)
+
+    return decode
