@@ -1,0 +1,124 @@
+"""A real server with a random tiny model, and the unmodified SDK in front of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import tinker
+from sdk_steps import KEY, MODEL, LiveServer
+
+START_PATIENCE_S = 120.0
+
+
+@pytest.fixture(scope="session")
+def model_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random Qwen3 of two layers with a byte-level tokenizer of its own."""
+    import torch
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
+
+    directory = tmp_path_factory.mktemp("model")
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {text: index for index, text in enumerate(["<|end|>", *alphabet])}
+    tokenizer = Tokenizer(models.BPE(vocabulary, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, eos_token="<|end|>", pad_token="<|end|>"
+    ).save_pretrained(directory)
+    config = Qwen3Config(
+        vocab_size=len(vocabulary),
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=8,
+        max_position_embeddings=512,
+        tie_word_embeddings=False,
+        initializer_range=0.3,  # peaked enough that tokens differ in likelihood
+        bos_token_id=None,
+        eos_token_id=0,
+        pad_token_id=0,
+    )
+    torch.manual_seed(0)
+    Qwen3ForCausalLM(config).save_pretrained(directory)
+    return directory
+
+
+@pytest.fixture(scope="session")
+def live_server(
+    model_directory: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[LiveServer]:
+    home = tmp_path_factory.mktemp("home")
+    log = home / "server.log"
+    command = [sys.executable, "-m", "tinsmith.cli", "serve", "--home", str(home), "--port", "0"]
+    command += ["--device", "cpu", "--model", f"{MODEL}={model_directory}"]
+    with log.open("wb") as file:
+        process = subprocess.Popen(
+            command, stdout=file, stderr=file, env={**os.environ, "OMP_NUM_THREADS": "1"}
+        )
+    try:
+        yield LiveServer(_wait_until_healthy(process, home, log), home, model_directory, log)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _wait_until_healthy(process: subprocess.Popen[bytes], home: Path, log: Path) -> str:
+    deadline = time.monotonic() + START_PATIENCE_S
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            url = json.loads((home / "server.json").read_text())["url"]
+            with urllib.request.urlopen(f"{url}/api/v1/healthz", timeout=5):
+                return url
+        except (OSError, ValueError):
+            time.sleep(0.1)
+    raise AssertionError(f"the server did not become healthy:\n{log.read_text()[-4000:]}")
+
+
+@pytest.fixture(scope="session")
+def service(live_server: LiveServer) -> Iterator[tinker.ServiceClient]:
+    client = tinker.ServiceClient(base_url=live_server.url, api_key=KEY)
+    yield client
+    client.close().result()
+
+
+@pytest.fixture(scope="session")
+def rest(service: tinker.ServiceClient):
+    return service.create_rest_client()
+
+
+@pytest.fixture(scope="session")
+def make_run(service: tinker.ServiceClient):
+    def make(**changes) -> tinker.TrainingClient:
+        settings = {"rank": 4, "seed": 7, **changes}
+        return service.create_lora_training_client(MODEL, **settings).result()
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def run(make_run) -> tinker.TrainingClient:
+    """A run for tests that do not look at its weights."""
+    return make_run()
+
+
+@pytest.fixture(scope="session")
+def tokenizer(model_directory: Path):
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(model_directory)

@@ -1,0 +1,138 @@
+"""Lists, downloads and the `tinker` command line."""
+
+import io
+import json
+import subprocess
+import sys
+import tarfile
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+import tinker
+from safetensors.numpy import load as load_safetensors
+from sdk_steps import MODEL, adapter_of, assert_equal_adapters, train
+
+
+@pytest.fixture(scope="module")
+def trained(make_run) -> tinker.TrainingClient:
+    run = make_run(user_metadata={"purpose": "catalogue"})
+    train(run, [0])
+    return run
+
+
+@pytest.fixture(scope="module")
+def state(trained) -> str:
+    return trained.save_state("state", user_metadata={"step": "1"}).result().path
+
+
+@pytest.fixture(scope="module")
+def export(trained) -> str:
+    return trained.save_weights_external("export").result().path
+
+
+def tinker_command(live_server, *arguments: str) -> dict:
+    """What `tinker --format json ...` prints."""
+    program = Path(sys.executable).with_name("tinker")
+    child = subprocess.run(
+        [str(program), "--format", "json", *arguments],
+        env=live_server.environment(),
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert child.returncode == 0, child.stderr[-2000:] + child.stdout[-2000:]
+    return json.loads(child.stdout) if child.stdout.strip() else {}
+
+
+def test_capabilities_name_the_model_and_its_context(service):
+    (model,) = service.get_server_capabilities().supported_models
+    assert (model.model_name, model.max_context_length) == (MODEL, 512)
+    assert model.trainable and model.sampleable
+
+
+def test_runs_and_sessions_are_listed(rest, trained, state):
+    run = rest.get_training_run(trained.model_id).result()
+    assert (run.base_model, run.lora_rank, run.corrupted) == (MODEL, 4, False)
+    assert run.user_metadata == {"purpose": "catalogue"}
+    assert run.last_checkpoint is not None
+    assert run.last_checkpoint.tinker_path == state
+    page = rest.list_training_runs(limit=100).result()
+    assert trained.model_id in [one.training_run_id for one in page.training_runs]
+    assert page.cursor.total_count >= len(page.training_runs)
+    session_id = trained.model_id.partition(":")[0]
+    assert trained.model_id in rest.get_session(session_id).result().training_run_ids
+    assert session_id in rest.list_sessions().result().sessions
+
+
+def test_publish_ttl_and_delete_change_the_listed_checkpoint(rest, make_run):
+    run = make_run()
+    path = run.save_state("passing", ttl_seconds=7200).result().path
+
+    def read() -> tinker.types.Checkpoint:
+        (one,) = rest.list_checkpoints(run.model_id).result().checkpoints
+        return one
+
+    assert abs(read().expires_at - datetime.now(UTC) - timedelta(hours=2)) < timedelta(minutes=1)
+    rest.publish_checkpoint_from_tinker_path(path).result()
+    rest.set_checkpoint_ttl_from_tinker_path(path, None).result()
+    assert read().public
+    assert read().expires_at is None
+    rest.unpublish_checkpoint_from_tinker_path(path).result()
+    assert not read().public
+    info = rest.get_weights_info_by_tinker_path(path).result()
+    assert (info.base_model, info.lora_rank, info.train_unembed) == (MODEL, 4, True)
+    rest.delete_checkpoint_from_tinker_path(path).result()
+    assert rest.list_checkpoints(run.model_id).result().checkpoints == []
+    with pytest.raises(tinker.NotFoundError):
+        rest.get_weights_info_by_tinker_path(path).result()
+
+
+def test_the_command_line_lists_runs_and_checkpoints(live_server, trained, state, export):
+    runs = tinker_command(live_server, "run", "list", "--limit", "0")["runs"]
+    assert trained.model_id in [run["training_run_id"] for run in runs]
+    listed = tinker_command(live_server, "checkpoint", "list", "--run-id", trained.model_id)
+    paths = [one["tinker_path"] for one in listed["checkpoints"]]
+    assert {state, export} <= set(paths)
+    assert state in json.dumps(tinker_command(live_server, "checkpoint", "info", state))
+
+
+@pytest.mark.parametrize("kind", ["state", "export"])
+def test_the_command_line_downloads_a_peft_folder(
+    live_server, trained, rest, request, tmp_path, kind
+):
+    path = request.getfixturevalue(kind)
+    tinker_command(live_server, "checkpoint", "download", path, "--output", str(tmp_path))
+    (folder,) = tmp_path.iterdir()
+    config = json.loads((folder / "adapter_config.json").read_text())
+    assert (config["peft_type"], config["r"], config["lora_alpha"]) == ("LORA", 4, 32)
+    weights = load_safetensors((folder / "adapter_model.safetensors").read_bytes())
+    assert_equal_adapters(weights, adapter_of(trained, rest, f"against-{kind}"))
+
+
+def test_an_archive_over_plain_http_unpacks_to_a_peft_folder_that_peft_loads(
+    live_server, export, tmp_path
+):
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    run_id, kind, name = export.removeprefix("tinker://").split("/")
+    with live_server.http() as http:
+        response = http.get(f"/training_runs/{run_id}/checkpoints/{kind}/{name}/archive")
+    assert response.status_code == 200
+    with tarfile.open(fileobj=io.BytesIO(response.content), mode="r:gz") as archive:
+        archive.extractall(tmp_path, filter="data")
+    (config,) = tmp_path.rglob("adapter_config.json")
+    base = AutoModelForCausalLM.from_pretrained(live_server.model_directory)
+    adapted = PeftModel.from_pretrained(base, config.parent)
+    assert any("lora_A" in name for name, _ in adapted.named_parameters())
+
+
+def test_downloads_carry_no_key_and_forged_ones_are_refused(live_server, rest, export):
+    urls = rest.get_external_weights_urls(export).result().urls
+    url = urls["adapter_config.json"]
+    assert url.startswith(live_server.url)
+    with live_server.http(key=None) as http:
+        assert http.get(url).status_code == 200
+        assert http.get(url.replace("adapter_config.json", "manifest.json")).status_code == 401
