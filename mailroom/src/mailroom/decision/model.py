@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 from mailroom.config import served_name
 from mailroom.decision.run_metadata import prompt_digest, read_metadata
 from mailroom.errors import MailroomError
 from mailroom.prompt.chat import MAX_PROMPT_TOKENS
+from mailroom.service.tokenizers import use_hub_facade
 from mailroom.taxonomy import Taxonomy
 
 if TYPE_CHECKING:
@@ -31,10 +32,12 @@ class Model:
     base_model: str
     taxonomy: Taxonomy
     max_prompt_tokens: int
+    training: Mapping[str, Any] = field(default_factory=dict)
+    """Settings of the run that trained it, where they are known."""
 
     def base(self) -> Model:
         """The base model under the same taxonomy and prompt: the state before training."""
-        return Model(BASE, self.base_model, self.taxonomy, self.max_prompt_tokens)
+        return replace(self, reference=BASE)
 
 
 def check_reference(reference: str) -> str:
@@ -94,8 +97,9 @@ def find_model(
     assert used is not None
     if found is not None and found.prompt_digest != prompt_digest(found.taxonomy):
         say("this model was trained with other words around the mail; expect it to do worse")
-    budget = found.max_prompt_tokens if found is not None else MAX_PROMPT_TOKENS
-    return Model(reference, run.base_model, used, budget)
+    if found is None:
+        return Model(reference, run.base_model, used, MAX_PROMPT_TOKENS)
+    return Model(reference, run.base_model, used, found.max_prompt_tokens, found.training)
 
 
 def open_predictor(
@@ -107,6 +111,7 @@ def open_predictor(
     scores: bool = True,
 ) -> Predictor:
     """A predictor for the model, with the tokenizer that the SDK finds for it."""
+    use_hub_facade(service.url, model.base_model)
     from mailroom.decision.predictor import Predictor
 
     if model.reference == BASE:

@@ -59,7 +59,7 @@ class Predictor:
             wait: how to wait for the service, e.g. `Service.wait`.
         """
         self._client = sampling_client
-        self._tokenizer = tokenizer
+        self.tokenizer = tokenizer
         self._taxonomy = taxonomy
         self._max_prompt_tokens = max_prompt_tokens
         # The end that training taught, which need not be the one in the model's own settings.
@@ -93,7 +93,7 @@ class Predictor:
             yield self._read(asked.popleft())
 
     def _ask(self, message: Message) -> _Asked:
-        prompt = render_prompt(message, self._tokenizer, self._taxonomy, self._max_prompt_tokens)
+        prompt = render_prompt(message, self.tokenizer, self._taxonomy, self._max_prompt_tokens)
         written = None
         if self._writes:
             written = self._client.sample(
@@ -131,9 +131,9 @@ class Predictor:
 
     def _text_of(self, tokens: Sequence[int]) -> str:
         ids = list(tokens)
-        if ids and ids[-1] == self._tokenizer.eos_token_id:
+        if ids and ids[-1] == self.tokenizer.eos_token_id:
             ids.pop()
-        text = self._tokenizer.decode(ids, skip_special_tokens=False)
+        text = self.tokenizer.decode(ids, skip_special_tokens=False)
         assert isinstance(text, str)
         return text
 
@@ -143,7 +143,7 @@ class Predictor:
         return candidates(
             {
                 category.key: encode_plain(
-                    category_prefix(category) + STEPS[1].rstrip(), self._tokenizer
+                    category_prefix(category) + STEPS[1].rstrip(), self.tokenizer
                 )
                 for category in self._taxonomy.categories
             }

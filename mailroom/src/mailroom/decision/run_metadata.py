@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from mailroom.errors import MailroomError
 from mailroom.mail.message import Message
@@ -14,6 +15,9 @@ from mailroom.taxonomy import Taxonomy
 
 TAXONOMY_KEY = "mailroom.taxonomy"
 PROMPT_KEY = "mailroom.prompt"
+TRAINING_KEY = "mailroom.training"
+STATE_KEY = "mailroom.state"
+"""Of sampler weights: the path of the training checkpoint that holds the same weights."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,12 +27,20 @@ class RunMetadata:
     """The budget that the run's prompts were trimmed to."""
     prompt_digest: str
     """Of the text around a message: a model knows the prompt it was trained with."""
+    training: Mapping[str, Any] = field(default_factory=dict)
+    """The settings of the run, for people and for the model card."""
 
 
-def metadata_for(taxonomy: Taxonomy, max_prompt_tokens: int) -> dict[str, str]:
+def metadata_for(
+    taxonomy: Taxonomy, max_prompt_tokens: int, training: Mapping[str, Any]
+) -> dict[str, str]:
     """What to give the service when a run or a checkpoint is made."""
     prompt = {"max_tokens": max_prompt_tokens, "digest": prompt_digest(taxonomy)}
-    return {TAXONOMY_KEY: taxonomy.to_toml(), PROMPT_KEY: json.dumps(prompt)}
+    return {
+        TAXONOMY_KEY: taxonomy.to_toml(),
+        PROMPT_KEY: json.dumps(prompt),
+        TRAINING_KEY: json.dumps(dict(training)),
+    }
 
 
 def read_metadata(user_metadata: Mapping[str, str] | None) -> RunMetadata | None:
@@ -42,10 +54,11 @@ def read_metadata(user_metadata: Mapping[str, str] | None) -> RunMetadata | None
     taxonomy = Taxonomy.from_toml(user_metadata[TAXONOMY_KEY], source="the run's taxonomy")
     try:
         prompt = json.loads(user_metadata[PROMPT_KEY])
-        return RunMetadata(taxonomy, int(prompt["max_tokens"]), str(prompt["digest"]))
+        training = json.loads(user_metadata.get(TRAINING_KEY, "{}"))
+        return RunMetadata(taxonomy, int(prompt["max_tokens"]), str(prompt["digest"]), training)
     except (ValueError, KeyError, TypeError) as error:
         raise MailroomError(
-            f"the run's metadata {PROMPT_KEY} cannot be read: {user_metadata.get(PROMPT_KEY)!r}"
+            f"the run's metadata cannot be read: {PROMPT_KEY} is {user_metadata.get(PROMPT_KEY)!r}"
         ) from error
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+from mailroom.corpus.example import Example
 from mailroom.evaluation.scores import Scores, score_categories
-from mailroom.mail.message import Message
 
 
 def _tfidf() -> Any:
@@ -33,27 +34,37 @@ BASELINES: Mapping[str, Callable[[], Any]] = {"tfidf": _tfidf, "naive_bayes": _n
 TITLES = {"tfidf": "TF-IDF + logistic regression", "naive_bayes": "Naive Bayes on word counts"}
 
 
-def score_baselines(
-    train: Sequence[tuple[Message, str]], test: Sequence[tuple[Message, str]]
-) -> dict[str, Scores]:
-    """Fit each baseline on labelled messages and score it on others; none where it cannot learn.
+@dataclass(frozen=True, slots=True)
+class Baseline:
+    """A word-count model's scores; it only names categories."""
 
-    Args:
-        train, test: messages with their category keys.
-    """
-    texts = [_text(message) for message, _ in train]
-    labels = [label for _, label in train]
-    if len(set(labels)) < 2 or not test:
+    scores: Scores
+    apart: Scores | None
+    """On only the rows of which training knows neither subject nor body."""
+
+    def as_json(self) -> dict[str, Any]:
+        return {**self.scores.as_json(), "apart": self.apart.as_json() if self.apart else None}
+
+
+def score_baselines(train: Sequence[Example], test: Sequence[Example]) -> dict[str, Baseline]:
+    """Fit each baseline on the one part and score it on the other; none where it cannot learn."""
+    if len({example.category for example in train}) < 2 or not test:
         return {}
-    expected = [label for _, label in test]
-    scores = {}
+    apart = [place for place, example in enumerate(test) if example.apart]
+    expected = [example.category for example in test]
+    found = {}
     for name, make in BASELINES.items():
         model = make()
-        model.fit(texts, labels)
-        given = [str(label) for label in model.predict([_text(message) for message, _ in test])]
-        scores[name] = score_categories(expected, given)
-    return scores
+        model.fit([_text(example) for example in train], [example.category for example in train])
+        given = [str(label) for label in model.predict([_text(example) for example in test])]
+        found[name] = Baseline(
+            score_categories(expected, given),
+            score_categories([expected[i] for i in apart], [given[i] for i in apart])
+            if apart
+            else None,
+        )
+    return found
 
 
-def _text(message: Message) -> str:
-    return f"{message.subject}\n{message.body}"
+def _text(example: Example) -> str:
+    return f"{example.message.subject}\n{example.message.body}"

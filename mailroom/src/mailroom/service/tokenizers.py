@@ -38,4 +38,6 @@ def use_hub_facade(url: str, model: str) -> bool:
     if constants := sys.modules.get("huggingface_hub.constants"):
         for name, value in already_read.items():
             setattr(constants, name, value)
+    if hf_api := sys.modules.get("huggingface_hub.hf_api"):
+        hf_api.api.endpoint = endpoint
     return True

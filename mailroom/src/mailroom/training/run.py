@@ -8,12 +8,13 @@ from typing import Any, Protocol
 
 import tinker
 
-from mailroom.decision.run_metadata import metadata_for
+from mailroom.decision.run_metadata import STATE_KEY, metadata_for
 from mailroom.errors import MailroomError
 from mailroom.mail.message import Message
 from mailroom.prompt.tokens import encode_example, to_datum
 from mailroom.service.connect import Service
 from mailroom.service.remembered import remember_base_model, run_of
+from mailroom.service.tokenizers import use_hub_facade
 from mailroom.taxonomy import Taxonomy
 from mailroom.training.adapter_size import trainable_parameters
 from mailroom.training.loop import STEPS_AHEAD, train_steps
@@ -100,11 +101,12 @@ def train(
     directory.truncate_metrics(state.step)
     if state.checkpoint is not None:
         say(f"going on after step {state.step} of {total}")
-    metadata = metadata_for(taxonomy, plan.max_prompt_tokens)
+    metadata = metadata_for(taxonomy, plan.max_prompt_tokens, {**asdict(plan), "corpus": corpus})
     with service.session() as session:
         client = _training_client(service, session, plan, state, metadata)
         if service.local is not None:
             remember_base_model(service.local.home, client.model_id, base_model)
+        use_hub_facade(service.url, plan.base_model)
         tokenizer = client.get_tokenizer()
         state = replace(state, trainable_parameters=_count_parameters(plan))
         if state.trainable_parameters is not None:
@@ -133,7 +135,10 @@ def train(
             steps_ahead=1 if sync else STEPS_AHEAD,
             on_step=on_step,
         )
-        saved = client.save_weights_for_sampler(SAMPLER_NAME, user_metadata=metadata)
+        assert state.checkpoint is not None
+        saved = client.save_weights_for_sampler(
+            SAMPLER_NAME, user_metadata={**metadata, STATE_KEY: state.checkpoint}
+        )
         state = replace(state, model=service.wait(saved).path)
         assert state.model is not None
         state = replace(state, adapter_bytes=_stored_bytes(service, state.model))

@@ -128,3 +128,16 @@ def read_metrics(path: Path) -> list[StepMetrics]:
         except (ValueError, TypeError):
             break
     return metrics
+
+
+def find_run(corpus: Path, model: str) -> RunDirectory | None:
+    """The run below a corpus folder that produced this tinker:// path, if one did."""
+    for path in sorted((corpus / "runs").glob("*/run.json")):
+        directory = RunDirectory(path.parent)
+        try:
+            state = directory.load()
+        except MailroomError:
+            continue
+        if state is not None and model in (state.model, state.checkpoint):
+            return directory
+    return None

@@ -1,0 +1,107 @@
+"""What a command prints and where: results on stdout, everything else on stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout
+from typing import Any, TextIO
+
+import click
+
+QUIET_S = 2.0
+"""Work that is done sooner shows no progress."""
+PLAIN_LINE_EVERY_S = 10.0
+"""Where standard error is not a terminal, progress is a line now and then."""
+BAR_WIDTH = 24
+
+
+class Terminal:
+    """One command's way to speak. With `--json` nothing but the document reaches stdout."""
+
+    def __init__(self, *, as_json: bool) -> None:
+        self.as_json = as_json
+        self._out: TextIO = sys.stdout
+        self._bar: Progress | None = None
+
+    def say(self, line: str) -> None:
+        """A line about what is going on, on standard error."""
+        if self._bar is not None:
+            self._bar.clear()
+        click.echo(line, err=True)
+
+    def show(self, text: str) -> None:
+        """Part of the result for people; with `--json` it goes to standard error."""
+        click.echo(text, file=sys.stderr if self.as_json else self._out)
+
+    def result(self, document: dict[str, Any], text: str) -> None:
+        """What the command came to: the document with `--json`, else the text for people."""
+        if self.as_json:
+            # NaN is no JSON; say null rather than break the reader.
+            click.echo(json.dumps(document, ensure_ascii=False, allow_nan=False), file=self._out)
+        else:
+            click.echo(text, file=self._out)
+
+    @contextmanager
+    def progress(self, label: str) -> Iterator[Callable[[int, int, str], None]]:
+        """A bar for the block: call with done, total and a few words. Shows after two seconds."""
+        self._bar = Progress(label, sys.stderr)
+        try:
+            yield self._bar.update
+        finally:
+            self._bar.clear()
+            self._bar = None
+
+
+class Progress:
+    def __init__(
+        self, label: str, stream: TextIO, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._label = label
+        self._stream = stream
+        self._clock = clock
+        self._is_terminal = stream.isatty()
+        self._started = clock()
+        self._last_shown: float | None = None
+        self._width = 0
+
+    def update(self, done: int, total: int, words: str = "") -> None:
+        now = self._clock()
+        if now - self._started < QUIET_S:
+            return
+        pause_s = 0.1 if self._is_terminal else PLAIN_LINE_EVERY_S
+        is_due = self._last_shown is None or now - self._last_shown >= pause_s
+        if not is_due and (done < total or not self._is_terminal):
+            return
+        self._last_shown = now
+        line = f"{self._label} {done}/{total}"
+        if self._is_terminal:
+            filled = BAR_WIDTH * done // max(1, total)
+            line = f"{self._label} [{'#' * filled:<{BAR_WIDTH}}] {done}/{total}"
+        if words:
+            line += f"  {words}"
+        left_s = (now - self._started) * (total - done) / max(1, done)
+        line += f"  {left_s:.0f} s left" if done < total else ""
+        if self._is_terminal:
+            self._stream.write("\r" + line.ljust(self._width))
+            self._width = len(line)
+        else:
+            self._stream.write(line + "\n")
+        self._stream.flush()
+
+    def clear(self) -> None:
+        """Take the bar off the screen, so that a line can be written."""
+        if self._is_terminal and self._width:
+            self._stream.write("\r" + " " * self._width + "\r")
+            self._stream.flush()
+            self._width = 0
+
+
+@contextmanager
+def terminal(as_json: bool) -> Iterator[Terminal]:
+    """The terminal for a command; what libraries print to stdout is kept off it."""
+    speaker = Terminal(as_json=as_json)
+    with redirect_stdout(sys.stderr):
+        yield speaker
