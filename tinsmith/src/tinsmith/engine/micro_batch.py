@@ -5,6 +5,7 @@ Shape suffixes: T packed tokens, K targets per position, H hidden size, P all pa
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -91,7 +92,7 @@ class MicroBatchPass:
             logprobs_TK = target_logprobs(project, hidden_TH, target_TK, gate_T, base.vocab_size)
             loss = self._loss.per_token(logprobs_TK, inputs, self._settings).sum()
         loss_sum = float(loss.detach())
-        if not (np.isfinite(loss_sum) and bool(torch.isfinite(logprobs_TK).all())):
+        if not (math.isfinite(loss_sum) and math.isfinite(float(logprobs_TK.detach().sum()))):
             raise UserError(
                 f"the loss of data[{numbers.start}:{numbers.stop}] is not finite ({loss_sum}): the "
                 "adapter has diverged (try a lower learning rate) or the weights are too large"
@@ -144,7 +145,8 @@ class MicroBatchPass:
             if state.gradient_P is None:
                 state.gradient_P = torch.zeros_like(state.adapter.weights_P)
             return
-        if not bool(torch.isfinite(self._gradient_P).all()):
+        # One pass: whatever is not finite makes the sum so.
+        if not math.isfinite(float(self._gradient_P.sum())):
             raise UserError(
                 "the gradient is not finite: the weights in the batch are too large, or the "
                 "adapter has diverged (try a lower learning rate)"

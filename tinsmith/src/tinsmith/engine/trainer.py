@@ -111,7 +111,7 @@ class Trainer:
                 weight_decay=op.adam.weight_decay,
             ),
         )
-        if not bool(torch.isfinite(weights_P).all()):
+        if not math.isfinite(float(weights_P.sum())):  # one pass; see MicroBatchPass
             raise UserError(
                 f"the step with {op.adam} would leave weights that are not finite; nothing but "
                 "the gradient has changed. Lower the learning rate, or raise eps"

@@ -73,13 +73,10 @@ def packed_attention(
         return _decode(module, query, key, value, attend, scaling, sliding_window, softcap), None
     if attend.cache is not None:
         layer = _layer_of(module)
-        for i, (start, length) in enumerate(
-            zip(attend.sequences.starts, attend.sequences.lengths, strict=True)
-        ):
+        spans = zip(attend.sequences.starts, attend.sequences.lengths, strict=True)
+        for row, (start, length) in enumerate(spans, start=attend.first_row):
             span = slice(start, start + length)
-            attend.cache.write_prompt(
-                layer, attend.first_row + i, key[0, :, span], value[0, :, span]
-            )
+            attend.cache.write_prompt(layer, row, key[0, :, span], value[0, :, span])
     return _prefill(query, key, value, attend, scaling, sliding_window, softcap), None
 
 

@@ -32,6 +32,11 @@ class KVCache:
     def num_rows(self) -> int:
         return len(self.lengths)
 
+    @staticmethod
+    def capacity_tokens(num_rows: int, length: int) -> int:
+        """Tokens that memory is taken for when there are so many rows of at most this length."""
+        return _power_of_two(num_rows) * _power_of_two(length)
+
     def add_rows(self, lengths: Sequence[int]) -> int:
         """Make room for sequences of these lengths; returns the first one's row. Their keys and
         values are undefined until write_prompt (or copy_row) has filled them in every layer."""

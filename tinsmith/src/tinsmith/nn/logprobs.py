@@ -66,6 +66,25 @@ def target_logprobs(
     return logprobs_NK
 
 
+@torch.no_grad()
+def top_logprobs(
+    project: Project, hidden_NH: Tensor, k: int, vocab_size: int
+) -> tuple[Tensor, Tensor]:
+    """The k likeliest next tokens at each position, likeliest first: ids int64 [N, k] and their
+    log-probabilities fp32 [N, k]."""
+    parts = [
+        top_of_logits(project(hidden_CH).float(), k)
+        for hidden_CH in hidden_NH.split(chunk_length(vocab_size))
+    ]
+    ids, logprobs = zip(*parts, strict=True)
+    return torch.cat(ids), torch.cat(logprobs)
+
+
+def top_of_logits(logits_CV: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    values_CK, ids_CK = logits_CV.topk(k, dim=1)
+    return ids_CK, values_CK - logits_CV.logsumexp(dim=1, keepdim=True)
+
+
 def _chunks(
     index_M: Tensor | None, num_positions: int, size: int, device: torch.device
 ) -> list[Tensor]:
@@ -75,5 +94,4 @@ def _chunks(
 
 
 def _chunk_logprobs(project: Project, hidden_CH: Tensor, target_CK: Tensor) -> Tensor:
-    logits_CV = project(hidden_CH).float()
-    return logits_CV.gather(1, target_CK) - logits_CV.logsumexp(dim=1, keepdim=True)
+    return project(hidden_CH).float().log_softmax(dim=1).gather(1, target_CK)

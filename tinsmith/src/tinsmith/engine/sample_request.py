@@ -1,0 +1,142 @@
+"""A sample op on its way through the sampler."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tinsmith.domain.errors import InvalidInputError
+from tinsmith.domain.ops import Sample
+from tinsmith.domain.outcomes import Sampled, SampledSequence, StopReason, TopK
+from tinsmith.engine.adapter import FrozenAdapter
+from tinsmith.engine.base_model import BaseModel
+from tinsmith.engine.datum_check import check_token_ids
+
+DecodeText = Callable[[Sequence[int]], str]
+"""Token ids -> text, special tokens included."""
+
+FILLER_TOKEN, FILLER_LOGPROB = 0, -99999.0
+"""What the API puts into top-k rows that were not computed."""
+
+
+class SampleRequest:
+    """The op, what it still needs and what it has got so far."""
+
+    def __init__(
+        self,
+        request_id: str,
+        sample: Sample,
+        adapter: FrozenAdapter | None,
+        base: BaseModel,
+        decode_text: DecodeText | None,
+    ) -> None:
+        """
+        Raises:
+            InvalidInputError: for the first thing that is wrong, naming the value.
+        """
+        check_sample(sample, base.vocab_size, base.context_limit)
+        if sample.params.stop_strings and decode_text is None:
+            raise InvalidInputError(
+                "stop strings are not available here, as this model is served without a "
+                "tokenizer; use stop token ids"
+            )
+        self.request_id = request_id
+        self.sample = sample
+        self.adapter = adapter
+        self.max_new = _max_new_tokens(sample, base.context_limit)
+        params = sample.params
+        self.stop_ids = set(params.stop_tokens)
+        if params.stop_at_eos:
+            self.stop_ids.update(base.eos_token_ids)
+        self.num_started = 0
+        """Samples that are being generated or done."""
+        self.prompt_logprobs: NDArray[np.float32] | None = None
+        self.topk_prompt_logprobs: TopK | None = None
+        self._decode_text = decode_text
+        self._sequences: dict[int, SampledSequence] = {}
+        # A stop string of b bytes spans at most b tokens, and a token or two more may be needed
+        # to decode its first character.
+        longest = max((len(text.encode()) for text in params.stop_strings), default=0)
+        self._tail_tokens = longest + 4
+
+    @property
+    def num_unstarted(self) -> int:
+        return self.sample.num_samples - self.num_started
+
+    @property
+    def longest(self) -> int:
+        """Tokens that one of its sequences may come to."""
+        return len(self.sample.prompt) + self.max_new
+
+    @property
+    def scored_from(self) -> int:
+        """The first prompt position whose logprob was asked for."""
+        last_n = self.sample.prompt_logprobs_last_n
+        return 1 if last_n is None else max(1, len(self.sample.prompt) - last_n)
+
+    def completes_stop_string(self, tokens: NDArray[np.int32]) -> bool:
+        """Whether the end of the generated tokens holds a stop string."""
+        if not self.sample.params.stop_strings:
+            return False
+        assert self._decode_text is not None
+        text = self._decode_text(tokens[-self._tail_tokens :].tolist())
+        return any(stop in text for stop in self.sample.params.stop_strings)
+
+    def finish_sequence(
+        self,
+        number: int,
+        tokens: NDArray[np.int32],
+        logprobs: NDArray[np.float32],
+        reason: StopReason,
+        topk: TopK | None,
+    ) -> Sampled | None:
+        """Take in one finished sample; the request's result once all of them are."""
+        self._sequences[number] = SampledSequence(tokens, logprobs, reason, topk)
+        if len(self._sequences) < self.sample.num_samples:
+            return None
+        sequences = tuple(self._sequences[i] for i in range(self.sample.num_samples))
+        return Sampled(sequences, self.prompt_logprobs, self.topk_prompt_logprobs)
+
+
+def check_sample(sample: Sample, vocab_size: int, context_limit: int) -> None:
+    """Raises InvalidInputError for the first thing that is wrong, naming value and limits."""
+    num_tokens, params = len(sample.prompt), sample.params
+    if sample.prompt.ndim != 1 or num_tokens == 0:
+        raise InvalidInputError("the prompt is empty; it needs at least one token")
+    if num_tokens > context_limit:
+        raise InvalidInputError(
+            f"the prompt has {num_tokens} tokens; the model's context holds {context_limit}"
+        )
+    check_token_ids(sample.prompt, "prompt", vocab_size)
+    check_token_ids(np.array(params.stop_tokens, dtype=np.int64), "stop", vocab_size)
+    if "" in params.stop_strings:
+        raise InvalidInputError("stop holds an empty string, which would stop everything")
+    if params.max_tokens is not None and params.max_tokens < 1:
+        raise InvalidInputError(f"max_tokens is {params.max_tokens}; the least is 1")
+    if not (params.temperature >= 0 and math.isfinite(params.temperature)):
+        raise InvalidInputError(f"temperature is {params.temperature}; expected 0 or more")
+    if not 0 < params.top_p <= 1:
+        raise InvalidInputError(f"top_p is {params.top_p}; expected above 0 and at most 1")
+    if params.top_k < -1:
+        raise InvalidInputError(f"top_k is {params.top_k}; expected -1 (no limit) or more")
+    if sample.num_samples < 1:
+        raise InvalidInputError(f"num_samples is {sample.num_samples}; the least is 1")
+    if sample.prompt_logprobs_last_n is not None and sample.prompt_logprobs_last_n < 0:
+        raise InvalidInputError(
+            f"prompt_logprobs_last_n is {sample.prompt_logprobs_last_n}; expected 0 or more"
+        )
+    for name in ("topk_prompt_logprobs", "topk_sample_logprobs"):
+        k = getattr(sample, name)
+        if not 0 <= k <= vocab_size:
+            raise InvalidInputError(f"{name} is {k}; expected 0 to {vocab_size}")
+
+
+def _max_new_tokens(sample: Sample, context_limit: int) -> int:
+    """At most what the context has room for; a prompt that fills it may still be scored, for
+    which one token is generated that the model never has to read."""
+    room = max(1, context_limit - len(sample.prompt))
+    wanted = sample.params.max_tokens
+    return room if wanted is None else min(wanted, room)
