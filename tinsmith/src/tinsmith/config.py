@@ -45,7 +45,7 @@ class Engine:
     max_active_sequences: int = 256
     """Sequences decoded together."""
     num_threads: int = 0
-    """CPU threads of the engine; 0 lets torch choose."""
+    """CPU threads of the engine. 0: one for small models, as many as there are cores for others."""
     max_cached_adapters: int = 32
     """Frozen adapters kept in memory for sampling; least recently used leave."""
 

@@ -24,6 +24,8 @@ from tinsmith.ledger.bell import Bell
 from tinsmith.ledger.ledger import Ledger
 from tinsmith.telemetry import event
 
+SMALL_MODEL_PARAMETERS = 50_000_000
+
 
 def run_engine(served: ServedModel, home: Path, settings: dict[str, Any]) -> int:
     """Serve one base model until the front says stop or goes away; returns the exit code."""
@@ -31,8 +33,6 @@ def run_engine(served: ServedModel, home: Path, settings: dict[str, Any]) -> int
     port, _, key = os.environ.pop("TINSMITH_BELL").partition(":")
     options = EngineSettings(**settings)
     torch.use_deterministic_algorithms(True, warn_only=True)
-    if options.num_threads:
-        torch.set_num_threads(options.num_threads)
     started = time.monotonic()
     try:
         base_model = BaseModel.load(
@@ -41,6 +41,7 @@ def run_engine(served: ServedModel, home: Path, settings: dict[str, Any]) -> int
     except (TinsmithError, OSError, ValueError, RuntimeError) as error:
         event("engine_cannot_start", base_model=served.name, why=f"{type(error).__name__}: {error}")
         return 1
+    torch.set_num_threads(options.num_threads or _num_threads(base_model))
     ledger = Ledger.open(home / "ledger.db")
     bell = Bell.connect(int(port), key)
     epoch = ledger.acquire_lease(served.name, f"pid {os.getpid()}")
@@ -70,6 +71,13 @@ def run_engine(served: ServedModel, home: Path, settings: dict[str, Any]) -> int
         ledger.close()
         bell.close()
     return 0
+
+
+def _num_threads(base_model: BaseModel) -> int:
+    """One for small models, whose matrix products are over before a second thread has woken up
+    (and a thread that waits at a barrier takes the core that the client needs); else torch's."""
+    num_parameters = sum(parameter.numel() for parameter in base_model.model.parameters())
+    return 1 if num_parameters < SMALL_MODEL_PARAMETERS else torch.get_num_threads()
 
 
 def _text_decoder(directory: str) -> DecodeText | None:
