@@ -43,6 +43,8 @@ class PromptError(MailroomError):
 
 def task_text(taxonomy: Taxonomy) -> str:
     """What stands before the quoted message in the user's turn."""
+    if not taxonomy.name_in_prompt:
+        return TASK  # training teaches the names, and a list costs a small model many tokens
     return f"{TASK} Categories: {', '.join(taxonomy.names)}."
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from mailroom.mail.message import Message
 from mailroom.taxonomy.category import Answer, Category, TaxonomyError
-from mailroom.taxonomy.toml import read_taxonomy, write_taxonomy
+from mailroom.taxonomy.toml import TaxonomyFile, read_taxonomy, write_taxonomy
 
 BUILTIN = ("default", "reference")
 """The taxonomies that ship with mailroom, as files beside this one."""
@@ -21,6 +21,8 @@ class Taxonomy:
     name: str
     categories: tuple[Category, ...]
     """In the order of the file, which is the order of tables and lists everywhere."""
+    name_in_prompt: bool = False
+    """Whether prompts name the categories: more tokens, of use to a model before training."""
 
     @classmethod
     def load(cls, name_or_file: str | Path) -> Taxonomy:
@@ -49,12 +51,12 @@ class Taxonomy:
         cls, text: str, *, source: str = "the taxonomy", default_name: str = "unnamed"
     ) -> Taxonomy:
         """The taxonomy that a TOML text describes; `source` is what errors call it."""
-        name, categories = read_taxonomy(text, source, default_name)
-        return cls(name, categories)
+        file = read_taxonomy(text, source, default_name)
+        return cls(file.name, file.categories, file.name_in_prompt)
 
     def to_toml(self) -> str:
         """The whole taxonomy as compact TOML, small enough to travel in a run's metadata."""
-        return write_taxonomy(self.name, self.categories)
+        return write_taxonomy(TaxonomyFile(self.name, self.categories, self.name_in_prompt))
 
     @property
     def digest(self) -> str:

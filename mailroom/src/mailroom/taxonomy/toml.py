@@ -6,6 +6,7 @@ import difflib
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from mailroom.taxonomy.category import (
@@ -17,7 +18,7 @@ from mailroom.taxonomy.category import (
     TaxonomyError,
 )
 
-FILE_KEYS = ("name", "categories")
+FILE_KEYS = ("name", "name_in_prompt", "categories")
 CATEGORY_KEYS = (
     "name",
     "description",
@@ -32,7 +33,16 @@ RULE_KEYS = ("when", "actions", "draft")
 _LINE_BREAKS = re.compile("[\n\r\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029]")
 
 
-def read_taxonomy(text: str, source: str, default_name: str) -> tuple[str, tuple[Category, ...]]:
+@dataclass(frozen=True, slots=True)
+class TaxonomyFile:
+    """What stands in a taxonomy file."""
+
+    name: str
+    categories: tuple[Category, ...]
+    name_in_prompt: bool = False
+
+
+def read_taxonomy(text: str, source: str, default_name: str) -> TaxonomyFile:
     """The name and the categories in a taxonomy file's text.
 
     Raises:
@@ -58,7 +68,10 @@ def read_taxonomy(text: str, source: str, default_name: str) -> tuple[str, tuple
                 )
     if len(categories) < 2:
         raise TaxonomyError(f"{source} has one category; sorting needs at least two.")
-    return name, categories
+    name_in_prompt = file.get("name_in_prompt", False)
+    if not isinstance(name_in_prompt, bool):
+        raise TaxonomyError(f"{source}: name_in_prompt is true or false, not {name_in_prompt!r}.")
+    return TaxonomyFile(name, categories, name_in_prompt)
 
 
 def _category(key: str, table: Any, source: str) -> Category:
@@ -162,10 +175,12 @@ def _refuse_unknown(table: Mapping[str, Any], known: Iterable[str], place: str) 
             )
 
 
-def write_taxonomy(name: str, categories: Iterable[Category]) -> str:
-    """Compact TOML that `read_taxonomy` reads back to the same categories."""
-    lines = [f"name = {_quoted(name)}"]
-    for category in categories:
+def write_taxonomy(file: TaxonomyFile) -> str:
+    """Compact TOML that `read_taxonomy` reads back to the same."""
+    lines = [f"name = {_quoted(file.name)}"]
+    if file.name_in_prompt:
+        lines.append("name_in_prompt = true")
+    for category in file.categories:
         lines.append(f"[categories.{category.key}]")
         for key in ("name", "description", "priority", "actions", "draft", "no_response"):
             if (value := getattr(category, key)) is not None:
