@@ -47,18 +47,25 @@ class Service:
 
         Args:
             losses: what the engines can compute, by name.
-            ring: called with a base model's name whenever the ledger holds something for its
-                engine; may be called from any thread.
+            ring: called with the name of one of `models` whenever the ledger holds something for
+                its engine; may be called from any thread.
             keys: API key -> owner; none means loopback only.
         """
-        sessions = Sessions(ledger, store, config.service, ring)
         served = Models(models)
+        names = {model.name for model in models}
+
+        def ring_if_served(base_model: str) -> None:
+            # A session that ends may have runs of a model that was served before the last restart.
+            if base_model in names:
+                ring(base_model)
+
+        sessions = Sessions(ledger, store, config.service, ring_if_served)
         signer = Signer(Path(config.home) / "download-secret")
         return cls(
             access=Access(keys),
             sessions=sessions,
-            runs=Runs(ledger, sessions, served, losses, config.limits, ring),
-            samplers=Samplers(ledger, sessions, served, config.limits, ring),
+            runs=Runs(ledger, sessions, served, losses, config.limits, ring_if_served),
+            samplers=Samplers(ledger, sessions, served, config.limits, ring_if_served),
             futures=Futures(ledger),
             checkpoints=Checkpoints(ledger, store, signer, config.service),
             models=served,
