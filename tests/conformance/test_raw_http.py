@@ -73,13 +73,13 @@ def test_keys_are_asked_for(live_server):
     with live_server.http(key="not-ours") as http:
         assert http.get("/auth/apikey/me").status_code == 401
     with pytest.raises(tinker.TinkerError):
-        tinker.ServiceClient(base_url=live_server.url, api_key="not-ours").create_rest_client()
+        tinker.RestClient(base_url=live_server.url, api_key="not-ours").list_sessions().result()
 
 
 def test_a_finished_session_takes_nothing_new(live_server):
     service = tinker.ServiceClient(base_url=live_server.url, api_key="tml-second")
     run = service.create_lora_training_client(MODEL, rank=2).result()
-    service.close().result()
+    service.close("success").result()
     session_id = run.model_id.partition(":")[0]
     with live_server.http() as http:
         heartbeat = http.post("/session_heartbeat", json={"session_id": session_id})

@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 import tinker
+from click.testing import CliRunner
 from safetensors.numpy import load as load_safetensors
 from sdk_steps import MODEL, adapter_of, assert_equal_adapters, train
+from tinker.cli.__main__ import main_cli
 
 
 @pytest.fixture(scope="module")
@@ -32,22 +34,16 @@ def export(trained) -> str:
 
 
 def tinker_command(live_server, *arguments: str) -> dict:
-    """What `tinker --format json ...` prints."""
-    program = Path(sys.executable).with_name("tinker")
-    child = subprocess.run(
-        [str(program), "--format", "json", *arguments],
-        env=live_server.environment(),
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
+    """What `tinker --format json ...` prints; its own code, run in this process for speed."""
+    result = CliRunner().invoke(
+        main_cli, ["--format", "json", *arguments], env=live_server.environment()
     )
-    assert child.returncode == 0, child.stderr[-2000:] + child.stdout[-2000:]
-    return json.loads(child.stdout) if child.stdout.strip() else {}
+    assert result.exit_code == 0, (result.output, result.exception)
+    return json.loads(result.stdout) if result.stdout.strip() else {}
 
 
-def test_capabilities_name_the_model_and_its_context(service):
-    (model,) = service.get_server_capabilities().supported_models
+def test_capabilities_name_the_model_and_its_context(rest):
+    (model,) = rest.get_server_capabilities().result().supported_models
     assert (model.model_name, model.max_context_length) == (MODEL, 512)
     assert model.trainable and model.sampleable
 
@@ -89,28 +85,72 @@ def test_publish_ttl_and_delete_change_the_listed_checkpoint(rest, make_run):
         rest.get_weights_info_by_tinker_path(path).result()
 
 
-def test_the_command_line_lists_runs_and_checkpoints(live_server, trained, state, export):
+def test_the_command_line_shows_runs_checkpoints_and_models(live_server, trained, state, export):
     runs = tinker_command(live_server, "run", "list", "--limit", "0")["runs"]
     assert trained.model_id in [run["training_run_id"] for run in runs]
+    assert trained.model_id in json.dumps(
+        tinker_command(live_server, "run", "info", trained.model_id)
+    )
     listed = tinker_command(live_server, "checkpoint", "list", "--run-id", trained.model_id)
-    paths = [one["tinker_path"] for one in listed["checkpoints"]]
-    assert {state, export} <= set(paths)
+    assert {state, export} <= {one["tinker_path"] for one in listed["checkpoints"]}
+    listed = tinker_command(live_server, "checkpoint", "list", "--limit", "0")
+    assert {state, export} <= {one["tinker_path"] for one in listed["checkpoints"]}
     assert state in json.dumps(tinker_command(live_server, "checkpoint", "info", state))
+    assert MODEL in json.dumps(tinker_command(live_server, "model", "list"))
 
 
-@pytest.mark.parametrize("kind", ["state", "export"])
-def test_the_command_line_downloads_a_peft_folder(
-    live_server, trained, rest, request, tmp_path, kind
+def test_the_command_line_checks_and_stores_a_key(live_server, tmp_path):
+    environment = live_server.environment(HOME=str(tmp_path), XDG_CONFIG_HOME=str(tmp_path))
+    for key, is_good in (("secret", False), ("tml-mine", True)):
+        login = CliRunner().invoke(main_cli, ["auth", "login"], input=f"{key}\n", env=environment)
+        assert (login.exit_code == 0) is is_good, login.output
+    status = CliRunner().invoke(main_cli, ["auth", "status"], env=environment)
+    assert "Tinker accessible: yes" in status.output
+
+
+def test_the_command_line_publishes_expires_and_deletes(live_server, trained, rest):
+    path = trained.save_state("by-command").result().path
+    tinker_command(live_server, "checkpoint", "publish", path)
+    tinker_command(live_server, "checkpoint", "set-ttl", path, "--ttl", "7200")
+    listed = rest.list_checkpoints(trained.model_id).result().checkpoints
+    (one,) = [checkpoint for checkpoint in listed if checkpoint.tinker_path == path]
+    assert one.public
+    assert one.expires_at is not None
+    tinker_command(live_server, "checkpoint", "delete", "--yes", path)
+    listed = rest.list_checkpoints(trained.model_id).result().checkpoints
+    assert path not in [checkpoint.tinker_path for checkpoint in listed]
+
+
+def test_the_installed_command_downloads_a_training_checkpoint_as_a_peft_folder(
+    live_server, trained, rest, state, tmp_path
 ):
-    path = request.getfixturevalue(kind)
-    tinker_command(live_server, "checkpoint", "download", path, "--output", str(tmp_path))
-    (folder,) = tmp_path.iterdir()
+    program = str(Path(sys.executable).with_name("tinker"))
+    child = subprocess.run(
+        [program, "checkpoint", "download", state, "--output", str(tmp_path)],
+        env=live_server.environment(),
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert child.returncode == 0, child.stderr[-2000:] + child.stdout[-2000:]
+    check_peft_folder(tmp_path, adapter_of(trained, rest, "against-state"))
+
+
+def test_the_command_line_downloads_an_export(live_server, trained, rest, export, tmp_path):
+    tinker_command(live_server, "checkpoint", "download", export, "--output", str(tmp_path))
+    check_peft_folder(tmp_path, adapter_of(trained, rest, "against-export"))
+
+
+def check_peft_folder(parent: Path, adapter: dict) -> None:
+    (folder,) = parent.iterdir()
     config = json.loads((folder / "adapter_config.json").read_text())
     assert (config["peft_type"], config["r"], config["lora_alpha"]) == ("LORA", 4, 32)
     weights = load_safetensors((folder / "adapter_model.safetensors").read_bytes())
-    assert_equal_adapters(weights, adapter_of(trained, rest, f"against-{kind}"))
+    assert_equal_adapters(weights, adapter)
 
 
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")  # peft 0.21
 def test_an_archive_over_plain_http_unpacks_to_a_peft_folder_that_peft_loads(
     live_server, export, tmp_path
 ):

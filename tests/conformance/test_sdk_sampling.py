@@ -166,7 +166,7 @@ def test_saved_weights_answer_by_path_and_unnamed_and_stay_as_they_were(make_run
     train(run, [0, 1, 2])
     path = run.save_weights_for_sampler("now").result().path
     named = service.create_sampling_client(model_path=path).result()
-    unnamed = run.save_weights_and_get_sampling_client()
+    unnamed = run.save_weights_and_get_sampling_client().result()
     answer = sample(named, stop=[])
     assert tokens_of(answer) == tokens_of(sample(unnamed, stop=[]))
     assert tokens_of(answer) != base

@@ -29,7 +29,7 @@ sampling = service.create_sampling_client(base_model="conformance/tiny").result(
 text = "Invoice 42 \\u2192 paid"
 tokens = [client.get_tokenizer().encode(text) for client in (training, sampling)]
 back = training.get_tokenizer().decode(tokens[0])
-service.close().result()
+service.close("success").result()
 print(json.dumps({"tokens": tokens, "back": back}))
 """
 

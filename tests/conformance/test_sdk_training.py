@@ -62,6 +62,20 @@ def test_two_dimensional_sparse_targets_are_soft_targets(run):
     assert output.metrics["loss:sum"] == pytest.approx(loss, rel=1e-5)
 
 
+def test_a_datum_of_ten_megabytes_goes_through(run):
+    num_tokens, num_targets = 300, 3000
+    targets = np.random.default_rng(0).integers(1, 250, (num_tokens, num_targets))
+    weights = np.full(targets.shape, 1.0 / num_targets, np.float32)
+    datum = tinker.Datum(
+        model_input=tinker.ModelInput.from_ints(targets[:, 0].tolist()),
+        loss_fn_inputs={"target_tokens": targets, "weights": weights},
+    )
+    output = run.forward([datum], "cross_entropy").result()
+    (logprobs,) = logprobs_of(output)
+    assert logprobs.shape == targets.shape
+    assert output.metrics["loss:sum"] == pytest.approx(-logprobs.mean(1).sum(), rel=1e-4)
+
+
 def test_a_custom_loss_moves_the_weights_as_its_derivative_by_hand_does(make_run, rest):
     custom, by_hand = make_run(), make_run()
     batch = batch_of(3, seed=1)
