@@ -128,7 +128,7 @@ def _leaf_text(entity: Entity, content_type: str, budget: Budget) -> str:
         return html_to_text(text, budget)
     if content_type in ("text/enriched", "text/richtext"):
         text = RICH_COMMAND.sub("", text.replace("<nl>", "\n")).replace("<<", "<")
-    return without_markup(clean(text))
+    return without_markup(clean(text)[: 2 * budget.text_chars])
 
 
 def _decoded(entity: Entity, budget: Budget) -> bytes:

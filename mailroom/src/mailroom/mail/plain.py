@@ -22,6 +22,10 @@ ANCHOR = re.compile(r"<a\s[^<>]{0,500}>|</a\s{0,9}>", re.IGNORECASE)
 ENCODED_LINE = re.compile(r"[> ]*[A-Za-z0-9+/]{60,}={0,2}")
 """A full line of base64, perhaps quoted."""
 ENCODED_TAIL = re.compile(r"[> ]*[A-Za-z0-9+/]{1,}={0,2}")
+MAYBE_ENCODED = re.compile(
+    r"^[> ]*(?:-----BEGIN |begin [0-7]{3,4} |[A-Za-z0-9+/]{60})", re.MULTILINE
+)
+"""A quick look that most text does not pass."""
 UU_BEGIN = re.compile(r"[> ]*begin [0-7]{3,4} (\S.{0,200})")
 UU_LINE = re.compile(r"[> ]*[!-`][ -`]{0,64}")
 ARMOR_BEGIN = re.compile(r"[> ]*-----BEGIN (PGP|CERTIFICATE|PKCS7)[A-Z0-9 ]*-----")
@@ -32,7 +36,7 @@ ARMOR_END = re.compile(r"[> ]*-----END [A-Z0-9 ]+-----")
 
 def clean(text: str) -> str:
     """`text` with newlines as `\\n`, nothing unseen, no trailing spaces and no long gaps."""
-    text = NEWLINES.sub("\n", text)
+    text = BLANK_LINES.sub("\n\n", NEWLINES.sub("\n", text))
     text = SURROGATES.sub("\ufffd", text)
     text = STRAY_JOINERS.sub("", SPACES.sub(" ", UNSEEN.sub("", text)))
     text = "\n".join(line.rstrip() for line in text.split("\n"))
@@ -50,7 +54,10 @@ def without_markup(text: str) -> str:
     They stand in the open where a bounce quotes a raw message, a broken boundary lets an
     attachment leak, or an old mailer pastes a file into the text.
     """
-    lines = ANCHOR.sub("", text).split("\n")
+    text = ANCHOR.sub("", text)
+    if not MAYBE_ENCODED.search(text):
+        return text
+    lines = text.split("\n")
     kept: list[str] = []
     at = 0
     while at < len(lines):
