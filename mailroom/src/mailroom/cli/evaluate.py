@@ -46,7 +46,7 @@ def command(
     from mailroom.corpus.corpus import Corpus
     from mailroom.decision.model import BASE, check_reference, find_model
     from mailroom.service.connect import open_service
-    from mailroom.service.remembered import recall_base_model
+    from mailroom.service.remembered import recall, remember, run_of
     from mailroom.taxonomy import Taxonomy
 
     with terminal(as_json) as screen:
@@ -56,7 +56,7 @@ def command(
         if reference == BASE and chosen is None:
             chosen = loaded.taxonomy
         place = home_directory(home)
-        wanted = base_model or recall_base_model(place, reference) or BUILTIN_BASE_MODEL
+        wanted = base_model or recall(place, reference).get("base_model") or BUILTIN_BASE_MODEL
         with open_service(place, wanted, screen.say) as service:
             from mailroom.evaluation.evaluate import evaluate
             from mailroom.evaluation.report import baseline_lines, scores_line, write_report
@@ -77,6 +77,11 @@ def command(
                 )
         run = find_run(loaded.directory, reference)
         losses = [(step.step, step.loss) for step in run.metrics()] if run else []
+        if reference != BASE:
+            # For the model card of a later export.
+            known = recall(place, reference).get("scores", {})
+            scores = {**known, reference: evaluation.scores_as_json()}
+            remember(place, run_of(reference), scores=scores)
         page = Path(report) if report else Path(corpus) / "report.html"
         write_report(page, evaluation, corpus=str(loaded.directory), losses=losses)
         lines = [f"before  {scores_line(evaluation.before)}"]

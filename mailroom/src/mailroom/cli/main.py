@@ -12,7 +12,7 @@ import click
 
 from mailroom.errors import MailroomError
 
-COMMANDS = ("build", "train", "evaluate", "export", "triage", "demo")
+COMMANDS = ("build", "train", "evaluate", "export")
 """In the order of a person's way through them; each is a file of this folder."""
 
 

@@ -84,21 +84,36 @@ def find_model(
         if taxonomy is None:
             raise MailroomError("the base model has no taxonomy of its own; add --taxonomy")
         return Model(BASE, served_name(base_model), taxonomy, MAX_PROMPT_TOKENS)
-    run = _training_run(service, reference)
-    if run.base_model not in service.base_model_names():
+    model = find_trained_model(service, reference, taxonomy=taxonomy, say=say)
+    if model.base_model not in service.base_model_names():
         raise MailroomError(
-            f"{reference} belongs to the base model {run.base_model}, which the service does not "
-            f"offer now; add --base-model {run.base_model}"
+            f"{reference} belongs to the base model {model.base_model}, which the service does not "
+            f"offer now; add --base-model {model.base_model}"
         )
+    return model
+
+
+def find_trained_model(
+    service: Service,
+    reference: str,
+    *,
+    taxonomy: Taxonomy | None,
+    say: Callable[[str], None],
+) -> Model:
+    """What the service's records say about a tinker:// path of any kind.
+
+    Raises:
+        MailroomError: no such path, or there is no telling its taxonomy.
+    """
+    run = _training_run(service, reference)
     found = read_metadata(run.user_metadata)
-    if found is None and taxonomy is None:
-        raise MailroomError(f"{reference} carries no taxonomy; add --taxonomy NAME_OR_FILE")
-    used = taxonomy or (found.taxonomy if found else None)
-    assert used is not None
     if found is not None and found.prompt_digest != prompt_digest(found.taxonomy):
         say("this model was trained with other words around the mail; expect it to do worse")
     if found is None:
-        return Model(reference, run.base_model, used, MAX_PROMPT_TOKENS)
+        if taxonomy is None:
+            raise MailroomError(f"{reference} carries no taxonomy; add --taxonomy NAME_OR_FILE")
+        return Model(reference, run.base_model, taxonomy, MAX_PROMPT_TOKENS)
+    used = taxonomy or found.taxonomy
     return Model(reference, run.base_model, used, found.max_prompt_tokens, found.training)
 
 
@@ -134,7 +149,7 @@ def _training_run(service: Service, reference: str) -> tinker.TrainingRun:
 
     try:
         return service.wait(service.rest().get_training_run_by_tinker_path(reference))
-    except tinker.NotFoundError as error:
+    except (tinker.NotFoundError, ValueError) as error:
         raise MailroomError(
             f"the service at {service.url} has no {reference}; is it another service's, another "
             "--home's, or deleted?"

@@ -62,13 +62,18 @@ class Evaluation:
         keys = self.model.taxonomy.keys
         return confusion([example.category for example in self.examples], given, keys)
 
+    def scores_as_json(self) -> dict[str, Any]:
+        return {
+            "before": self.before.as_json(),
+            "after": self.after.as_json() if self.after else None,
+            "baselines": {name: found.as_json() for name, found in self.baselines.items()},
+        }
+
     def as_json(self) -> dict[str, Any]:
         return {
             "model": self.model.reference,
             "base_model": self.model.base_model,
-            "before": self.before.as_json(),
-            "after": self.after.as_json() if self.after else None,
-            "baselines": {name: scores.as_json() for name, scores in self.baselines.items()},
+            **self.scores_as_json(),
             "confusion": self.confusion(self.latest),
         }
 

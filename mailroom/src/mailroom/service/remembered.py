@@ -1,7 +1,7 @@
-"""Which base model a run of the local service belongs to.
+"""What this home knows about runs, by the run id in their `tinker://` paths.
 
-A `tinker://` path names a run, and the run's base model stands in the server's records; but a
-local server has to be started with that model before it can be asked.
+A local server has to be started with a run's base model before it can be asked about the run, and
+the scores of an evaluation belong on the model card that a later export writes.
 """
 
 from __future__ import annotations
@@ -9,8 +9,11 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Any
 
-FILE_NAME = "base-models.json"
+from filelock import FileLock
+
+FILE_NAME = "runs.json"
 
 
 def run_of(reference: str) -> str:
@@ -18,23 +21,25 @@ def run_of(reference: str) -> str:
     return reference.removeprefix("tinker://").split("/")[0]
 
 
-def remember_base_model(home: Path, run_id: str, base_model: str) -> None:
-    """Note what to start the local server with when a path of this run is used again."""
+def remember(home: Path, run_id: str, **facts: Any) -> None:
+    """Note facts (JSON values) about a run, beside those that are known."""
     home.mkdir(parents=True, exist_ok=True)
-    known = _read(home) | {run_id: base_model}
-    temporary = home / f".{FILE_NAME}.{os.getpid()}"
-    temporary.write_text(json.dumps(known, indent=1))
-    temporary.replace(home / FILE_NAME)
+    with FileLock(home / f"{FILE_NAME}.lock"):
+        runs = _read(home)
+        runs[run_id] = runs.get(run_id, {}) | facts
+        temporary = home / f".{FILE_NAME}.{os.getpid()}"
+        temporary.write_text(json.dumps(runs, indent=1))
+        temporary.replace(home / FILE_NAME)
 
 
-def recall_base_model(home: Path, reference: str) -> str | None:
-    """What was noted for the path's run, if anything was."""
-    return _read(home).get(run_of(reference))
+def recall(home: Path, reference: str) -> dict[str, Any]:
+    """What is known about the run of a path."""
+    return _read(home).get(run_of(reference), {})
 
 
-def _read(home: Path) -> dict[str, str]:
+def _read(home: Path) -> dict[str, dict[str, Any]]:
     try:
-        known = json.loads((home / FILE_NAME).read_bytes())
+        runs = json.loads((home / FILE_NAME).read_bytes())
     except (OSError, ValueError):
         return {}
-    return known if isinstance(known, dict) else {}
+    return runs if isinstance(runs, dict) else {}

@@ -12,7 +12,8 @@ import sys
 
 from mailroom.service.loopback import is_loopback, serves_tokenizer
 
-PUBLIC_HUB = "https://huggingface.co"
+PUBLIC_HUB = os.environ.get("HF_ENDPOINT") or "https://huggingface.co"
+"""The hub that this process used before any facade: for weights and for publishing."""
 
 
 def use_hub_facade(url: str, model: str) -> bool:

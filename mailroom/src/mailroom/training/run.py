@@ -13,7 +13,7 @@ from mailroom.errors import MailroomError
 from mailroom.mail.message import Message
 from mailroom.prompt.tokens import encode_example, to_datum
 from mailroom.service.connect import Service
-from mailroom.service.remembered import remember_base_model, run_of
+from mailroom.service.remembered import remember, run_of
 from mailroom.service.tokenizers import use_hub_facade
 from mailroom.taxonomy import Taxonomy
 from mailroom.training.adapter_size import trainable_parameters
@@ -105,7 +105,7 @@ def train(
     with service.session() as session:
         client = _training_client(service, session, plan, state, metadata)
         if service.local is not None:
-            remember_base_model(service.local.home, client.model_id, base_model)
+            remember(service.local.home, client.model_id, base_model=base_model)
         use_hub_facade(service.url, plan.base_model)
         tokenizer = client.get_tokenizer()
         state = replace(state, trainable_parameters=_count_parameters(plan))
