@@ -30,9 +30,11 @@ TASK = "Analyze this incoming email step-by-step."
 MAX_PROMPT_TOKENS = 512
 """The usual budget for a prompt; longer messages are trimmed to it."""
 
-_MAX_CHARS = 1_000_000
-_CHARS_A_TOKEN = 64  # no vocabulary packs more into a token on average, runs of spaces aside
+_MAX_CHARS = 200_000
+_CHARS_A_TOKEN = 16  # text with more to a token, as a line of =, loses nothing that matters
 _DATE = "26 Jul 2024"
+# Some templates write today's date; a prompt must not change overnight.
+_FIXED_DATE = f"{{% macro strftime_now(format) %}}{_DATE}{{% endmacro %}}"
 _PLACE = "\ufdd0mail\ufdd1"  # noncharacters: neither a template nor a vocabulary holds them
 _PROBE = "> Subject: a"
 
@@ -79,8 +81,8 @@ def render_prompt(
             f"A prompt of {max_tokens} tokens has no room for a message: "
             f"allow at least {smallest}, better {MAX_PROMPT_TOKENS}."
         )
-    subject, body = message.subject[:_MAX_CHARS], message.body[:_MAX_CHARS]
     longest = max_tokens * _CHARS_A_TOKEN
+    subject, body = message.subject[:longest], message.body[:_MAX_CHARS]
     text = body
     for text in (body, *without_old_text(body)):
         if len(text) <= longest and len(ids := render(subject, text)) <= max_tokens:
@@ -193,15 +195,17 @@ def _chat_layout(tokenizer: PreTrainedTokenizerBase, taxonomy: Taxonomy) -> tupl
 
 
 def _apply_template(tokenizer: PreTrainedTokenizerBase, turns: list[dict[str, str]]) -> str:
+    template = tokenizer.get_chat_template()
+    if "strftime_now" in template:
+        template = _FIXED_DATE + template
     text = tokenizer.apply_chat_template(
         turns,
+        chat_template=template,
         tokenize=False,
         add_generation_prompt=True,
         enable_thinking=False,  # Qwen3 and its like
         thinking=False,  # DeepSeek, Granite
-        # Some templates write today's date; a prompt must not change overnight.
         date_string=_DATE,
-        strftime_now=lambda _format: _DATE,
     )
     assert isinstance(text, str)
     return text
