@@ -80,6 +80,7 @@ def live_server(
         )
     try:
         yield LiveServer(_wait_until_healthy(process, home, log), home, model_directory, log)
+        assert "Traceback" not in log.read_text(), log.read_text()[-4000:]
     finally:
         process.send_signal(signal.SIGTERM)
         try:

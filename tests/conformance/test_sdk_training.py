@@ -182,6 +182,17 @@ def test_a_bad_datum_fails_its_batch_by_name_and_the_run_goes_on(make_run, rest,
     assert_equal_adapters(adapter_of(run, rest, "a"), adapter_of(untouched, rest, "a"))
 
 
+@pytest.mark.parametrize("tokens", [[1, 2, 9999], [1, 2, 3]])
+def test_a_bad_forward_does_not_spoil_the_next_step(run, tokens):
+    chunks = [tinker.types.EncodedTextChunk(tokens=tokens)]
+    if max(tokens) < 9999:
+        chunks.append(tinker.types.ImageChunk(data=b"x", format="png", expected_tokens=1))
+    bad = tinker.Datum(model_input=tinker.ModelInput(chunks=chunks), loss_fn_inputs={})
+    with pytest.raises(tinker.RequestFailedError):
+        run.forward([bad], "cross_entropy").result()
+    train(run, [0])
+
+
 def test_an_unknown_loss_names_the_supported_ones(run):
     with pytest.raises(tinker.RequestFailedError, match=r"stable_reinforce.*cross_entropy"):
         run.forward(batch_of(1), "stable_reinforce").result()

@@ -10,7 +10,7 @@ from starlette.responses import JSONResponse, Response
 from tinsmith.api.errors import refusal
 from tinsmith.api.front import caller_of, front_of, in_thread, page_of, read_body, read_fields
 from tinsmith.api.wire.catalogue import write_capabilities, write_session
-from tinsmith.api.wire.fields import Fields
+from tinsmith.api.wire.fields import Fields, is_storable
 from tinsmith.domain.errors import AccessError, NotFoundError
 from tinsmith.telemetry import event
 
@@ -55,7 +55,7 @@ async def create_session(request: Request) -> Response:
 
 def _read_tags(fields: Fields) -> list[str]:
     tags = fields.items_or("tags", [])
-    if not all(isinstance(tag, str) for tag in tags):
+    if not all(isinstance(tag, str) and is_storable(tag) for tag in tags):
         raise fields.refuse("tags", "a list of strings")
     return tags
 

@@ -74,7 +74,7 @@ async def forward_backward(request: Request) -> Response:
             front.service.runs,
             caller,
             place,
-            "forward_backward",
+            "forward" if message.forward_only else "forward_backward",
             lambda: read_forward_backward(message, front.limits.max_body_bytes),
             lambda op: front.service.runs.submit(caller, place.run_id, place.seq_id, op),
         )

@@ -1,10 +1,13 @@
 """Against the SDK's own encoder and decoder."""
 
+import contextlib
 import json
 
 import numpy as np
 import pytest
 import tinker
+from hypothesis import given
+from hypothesis import strategies as st
 from tinker._compat import model_dump
 from tinker.proto.response_conv import deserialize_sample_response
 from tinker.types.sample_request import SampleRequest
@@ -12,6 +15,25 @@ from tinsmith.api.wire.fields import Fields
 from tinsmith.api.wire.sampling import read_sample, write_sample
 from tinsmith.domain.errors import InvalidInputError
 from tinsmith.domain.outcomes import Sampled, SampledSequence, StopReason, TopK
+
+FIELDS = {
+    "sampling_session_id": "s:sample:0",
+    "seq_id": 1,
+    "num_samples": 1,
+    "prompt": {"chunks": []},
+    "sampling_params": {"stop": None},
+    "prompt_logprobs": True,
+    "prompt_logprobs_last_n": 2,
+    "topk_prompt_logprobs": 3,
+}
+any_json = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: (
+        st.lists(inner)
+        | st.dictionaries(st.text() | st.sampled_from(["chunks", "type", "tokens", "stop"]), inner)
+    ),
+    max_leaves=6,
+)
 
 
 def sent_by_the_sdk(params: dict | None = None, **changes) -> Fields:
@@ -84,6 +106,7 @@ def test_whether_the_client_gave_a_seed_is_told():
         ({"sampling_params": {"stop": ["a", 1]}}, "sampling_params.stop"),
         ({"sampling_params": {"stop": ""}}, "sampling_params.stop"),
         ({"sampling_params": {"stop": 3}}, "sampling_params.stop"),
+        ({"sampling_params": {"stop": "\ud800"}}, "sampling_params.stop"),
         ({"sampling_params": {"temperature": "hot"}}, "sampling_params.temperature"),
         ({"num_samples": 1.5}, "num_samples"),
     ],
@@ -91,6 +114,13 @@ def test_whether_the_client_gave_a_seed_is_told():
 def test_what_is_refused_is_named(changes, named):
     with pytest.raises(InvalidInputError, match=named):
         read_sample(sent_by_the_sdk(**changes))
+
+
+@given(st.sampled_from(sorted(FIELDS)), any_json)
+def test_a_field_of_any_value_is_read_or_refused(field, value):
+    body = json.dumps({**FIELDS, field: value}).encode()
+    with contextlib.suppress(InvalidInputError):
+        read_sample(Fields.parse(body))
 
 
 def test_the_sdk_reads_our_answer():

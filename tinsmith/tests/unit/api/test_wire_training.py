@@ -1,9 +1,13 @@
 """Against the SDK's own encoder and decoder."""
 
+import contextlib
+
 import numpy as np
 import pytest
 import tinker
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from tinker.proto.request_conv import forward_backward_request_to_proto
 from tinker.proto.response_conv import deserialize_forward_backward_output
 from tinker.types.forward_backward_input import ForwardBackwardInput
@@ -120,6 +124,27 @@ def test_chunks_other_than_text_are_refused_by_name():
 def test_a_body_without_a_readable_place_is_refused(body):
     with pytest.raises(InvalidInputError):
         parse_forward_backward(body)
+
+
+@given(st.binary(max_size=100))
+def test_any_bytes_are_read_or_refused(body):
+    with contextlib.suppress(InvalidInputError):
+        read(body)
+
+
+@given(st.data())
+def test_a_damaged_request_is_read_or_refused(data):
+    targets = torch.zeros(12, 4, dtype=torch.int64)
+    targets[3, 2] = 7
+    datum = tinker.Datum(
+        model_input=tinker.ModelInput.from_ints([1] * 12),
+        loss_fn_inputs={"target_tokens": targets, "weights": [0.5] * 12},  # type: ignore[dict-item]
+    )
+    body = bytearray(sent_by_the_sdk([datum], config={"beta": 1.0}))
+    for _ in range(data.draw(st.integers(1, 4))):
+        body[data.draw(st.integers(0, len(body) - 1))] = data.draw(st.integers(0, 255))
+    with contextlib.suppress(InvalidInputError):
+        read(bytes(body))
 
 
 def test_results_keep_the_request_order_over_changes_of_shape():

@@ -52,7 +52,7 @@ class Fields:
 
     def text(self, key: str) -> str:
         value = self.raw(key)
-        if not isinstance(value, str) or not value or not _is_encodable(value):
+        if not isinstance(value, str) or not value or not is_storable(value):
             raise self.refuse(key, "a non-empty string")
         return value
 
@@ -110,14 +110,14 @@ class Fields:
         if value is None:
             return {}
         if not isinstance(value, dict) or not all(
-            isinstance(item, str) and _is_encodable(item) and _is_encodable(name)
+            isinstance(item, str) and is_storable(item) and is_storable(name)
             for name, item in value.items()
         ):
             raise self.refuse(key, "an object whose values are strings")
         return value
 
 
-def _is_encodable(text: str) -> bool:
+def is_storable(text: str) -> bool:
     """False for the half surrogates that JSON can spell and no database can store."""
     return not any("\ud800" <= char <= "\udfff" for char in text)
 

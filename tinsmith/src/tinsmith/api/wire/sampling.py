@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinsmith.api.wire import tinsmith_wire_pb2 as pb
-from tinsmith.api.wire.fields import Fields
+from tinsmith.api.wire.fields import Fields, is_storable
 from tinsmith.domain.errors import InvalidInputError
 from tinsmith.domain.ops import Sample, SamplingParams
 from tinsmith.domain.outcomes import Sampled, SampledSequence, StopReason, TopK
@@ -99,7 +99,7 @@ def _read_stop(params: Fields) -> tuple[bool, tuple[int, ...], tuple[str, ...]]:
     if _are_int32(stop):
         return True, tuple(stop), ()
     strings = stop if isinstance(stop, list) else [stop]
-    if all(isinstance(item, str) and item for item in strings):
+    if all(isinstance(item, str) and item and is_storable(item) for item in strings):
         return True, (), tuple(strings)
     raise params.refuse("stop", "a string, a list of non-empty strings, or a list of token ids")
 
