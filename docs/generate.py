@@ -62,10 +62,15 @@ def compute_mechanics() -> dict[str, Any]:
 
 
 def draw() -> None:
-    """Every figure, from the recorded numbers alone."""
+    for name, svg in figures().items():
+        (DOCS / name).write_text(svg, encoding="utf-8")
+
+
+def figures() -> dict[str, str]:
+    """Every figure by its place in docs/, drawn from the recorded numbers alone."""
     mechanics, demo = recorded(MECHANICS), recorded(DEMO)
     curve = [(step, loss) for step, loss in demo["curve"]]
-    figures = {
+    drawn = {
         "mask": drawing.mask(mechanics["example"]),
         "shift": drawing.shift(mechanics["example"]),
         "product": drawing.product(mechanics["shape"]),
@@ -73,8 +78,7 @@ def draw() -> None:
         "kinds": drawing.kinds(demo["trained"]),
         "loss": drawing.losses(curve, "Mean loss per weighted token, by step of the demo's run"),
     }
-    for name, svg in figures.items():
-        (FIGURES / f"{name}.svg").write_text(svg, encoding="utf-8")
+    return {f"figures/{name}.svg": svg for name, svg in drawn.items()}
 
 
 def write_pages() -> None:
