@@ -7,7 +7,6 @@ import base64
 import time
 
 import pytest
-
 from mailroom.mail.message import UnreadableMessageError
 from mailroom.mail.parse import read_message
 
@@ -45,7 +44,9 @@ HOSTILE = {
     "a header folded 200,000 times": b"Subject: x\n" + b" y\n" * 200_000 + b"\nx",
     "encoded words without end": b"Subject: " + b"=?utf-8?q?a" * 50_000 + b"\n\nx",
     "encoded words by the thousand": b"Subject: " + b"=?utf-8?b?w6Q=?= " * 50_000 + b"\n\nx",
-    "a Content-Type of semicolons and quotes": part('Content-Type: text/plain;"' + ';"' * 50_000, b"x"),
+    "a Content-Type of semicolons and quotes": part(
+        'Content-Type: text/plain;"' + ';"' * 50_000, b"x"
+    ),
     "RFC 2231 continuations": part(
         "Content-Disposition: attachment; " + "; ".join(f"filename*{i}*=a" for i in range(20_000)),
         b"x",
@@ -75,7 +76,7 @@ HOSTILE = {
     ),
     "100,000 attributes": html("<div " + " ".join(f"a{i}=1" for i in range(100_000)) + ">x"),
     "attributes behind quotes and comments": html(
-        "<!-- <a b=\" --><div c='\" > " + " ".join(f"a{i}" for i in range(100_000)) + "'>x"
+        '<!-- <a b=" --><div c=\'" > ' + " ".join(f"a{i}" for i in range(100_000)) + "'>x"
     ),
     "attributes on one html tag after another": html(
         "".join(f'<html style="{i}" a{i}>' for i in range(50_000))
@@ -86,7 +87,9 @@ HOSTILE = {
     "text with a tag for every letter": html("<i>x</i>" * 120_000),
     "5 MB of entities": html("&amp;" * MIB),
     "a calendar of a million lines": part("Content-Type: text/calendar", b"BEGIN:VEVENT\n" * MIB),
-    "a calendar line of quotes": part("Content-Type: text/calendar", b'A;"' + b'"' * 90_000 + b":x"),
+    "a calendar line of quotes": part(
+        "Content-Type: text/calendar", b'A;"' + b'"' * 90_000 + b":x"
+    ),
     "the start of a boundary, over and over": part(
         "Content-Type: multipart/mixed; boundary=" + "-" * 70, b"-" * (20 * MIB)
     ),

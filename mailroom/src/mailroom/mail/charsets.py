@@ -62,6 +62,8 @@ CODECS = {
 SEVEN_BIT = frozenset({"utf-7", "hz", "iso2022_jp_2", "iso2022_kr", "utf-16-le", "utf-16-be"})
 """Codecs whose text may consist of ASCII bytes and yet be no ASCII."""
 DOUBLE_BYTE = frozenset({"cp932", "cp949", "cp950", "big5hkscs", "gb18030", "euc_jp", "utf-16"})
+MAX_ACCIDENTS = 3
+"""Characters of UTF-8 that double-byte text may show by chance (a few per cent for each pair)."""
 
 GUESSES = (
     ("cp932", re.compile("[\u3041-\u30fc]"), 0.3),  # kana, with characters that are not
@@ -89,13 +91,14 @@ def decode_text(raw: bytes, charset: str = "") -> str:
         if ISO_2022_JP.search(raw):
             return raw.decode("iso2022_jp_2", "replace")
         return raw.decode(codec if codec in SEVEN_BIT else "ascii", "replace")
-    # Bytes beyond ASCII that form valid UTF-8 are UTF-8, whatever else is claimed: other text
-    # does so by accident next to never. Only double-byte text gets a first try.
-    for candidate in (codec, "utf-8-sig") if codec in DOUBLE_BYTE else ("utf-8-sig",):
-        try:
-            return raw.decode(candidate)
-        except UnicodeDecodeError:
-            continue
+    # Bytes beyond ASCII that form valid UTF-8 are UTF-8, whatever else is claimed: other text does
+    # so by accident next to never, except for a word or two of a double-byte charset.
+    try:
+        text = raw.decode("utf-8-sig")
+        if codec not in DOUBLE_BYTE or sum(not c.isascii() for c in text[:1_000]) > MAX_ACCIDENTS:
+            return text
+    except UnicodeDecodeError:
+        pass
     if codec is None or codec == "utf-8-sig" or codec in SEVEN_BIT:
         codec = "utf-8-sig" if _is_nearly_utf8(raw) else _guess(raw)
     return raw.decode(codec, "replace")

@@ -23,9 +23,8 @@ LINES = (
 """They begin and end a line."""
 CELLS = frozenset({"td", "th"})
 UNREAD = frozenset({"head", "template", "select", "object", "svg", "math", "canvas"})
+BULLET = "- "
 SPACES = re.compile(r"[ \t\n\r\f\xa0]+")
-GAPS = re.compile(r" *\n *")
-INVISIBLE = re.compile(r"(?:\u034f|\u00ad|\u200b|\u200c|\u200d|\ufeff)+")
 
 
 def html_to_text(source: str, budget: Budget) -> str:
@@ -34,7 +33,11 @@ def html_to_text(source: str, budget: Budget) -> str:
     Cost is linear in the text and bounded by `budget` for the tree.
     """
     root = LexborHTMLParser(bound_markup(clean(source), budget)).root
-    return "" if root is None else clean(GAPS.sub("\n", "".join(_pieces(root))))
+    if root is None:
+        return ""
+    layout = Layout()
+    _lay_out(root, layout)
+    return clean("".join(layout.pieces))
 
 
 def is_read(node: LexborNode) -> bool:
@@ -42,18 +45,52 @@ def is_read(node: LexborNode) -> bool:
     return node.tag not in UNREAD
 
 
-def _pieces(root: LexborNode) -> list[str]:
-    """Text and breaks in document order; no recursion, as the depth is the sender's choice."""
-    pieces: list[str] = []
+class Layout:
+    """Text put together: breaks that meet become the larger one, white space a single blank."""
+
+    def __init__(self) -> None:
+        self.pieces: list[str] = []
+        self._num_breaks = 2  # newlines due before the next text; none above the first
+
+    def break_lines(self, num_newlines: int) -> None:
+        """See that at least so many newlines stand before what comes next."""
+        self._num_breaks = max(self._num_breaks, num_newlines)
+
+    def add_newline(self) -> None:
+        self._num_breaks += 1
+
+    def add(self, text: str, *, is_preformatted: bool = False) -> None:
+        if not is_preformatted:
+            text = SPACES.sub(" ", text)
+            if self._num_breaks or self.pieces[-1].endswith(" "):
+                text = text.removeprefix(" ")
+        if not text:
+            return
+        if self.pieces and self.pieces[-1] != BULLET:  # the item begins beside its bullet
+            self.pieces.append("\n" * self._num_breaks)
+        self._num_breaks = 0
+        self.pieces.append(text)
+
+    def add_bullet(self) -> None:
+        if not self.pieces or self.pieces[-1] != BULLET:
+            self.add(BULLET)
+
+    def separate(self) -> None:
+        """Two blanks, unless a line begins here."""
+        while not self._num_breaks and not self.pieces[-1].endswith("  "):
+            self.pieces[-1] += " "
+
+
+def _lay_out(root: LexborNode, layout: Layout) -> None:
+    """Add what stands below `root`, in order; no recursion, as the depth is the sender's choice."""
     num_pre = 0
     node: LexborNode | None = root
     while node is not None:
         tag = node.tag or ""
         if tag == "-text":
-            text = node.text_content or ""
-            pieces.append(text if num_pre else _collapse(text, pieces))
+            layout.add(node.text_content or "", is_preformatted=num_pre > 0)
         else:
-            pieces += _opening(node, tag)
+            _open(node, tag, layout)
             num_pre += tag == "pre"
         child = node.child if is_read(node) else None
         if child is not None:
@@ -61,39 +98,27 @@ def _pieces(root: LexborNode) -> list[str]:
             continue
         while node is not None:
             tag = node.tag or ""
+            layout.break_lines(_num_newlines(tag))
             num_pre -= tag == "pre"
-            pieces += _closing(tag)
             if node.mem_id == root.mem_id:  # `==` would compare the whole HTML of both
-                return pieces
+                return
             if node.next is not None:
                 node = node.next
                 break
             node = node.parent
-    return pieces
 
 
-def _collapse(text: str, pieces: list[str]) -> str:
-    """Runs of white space as one space, none at the start of a line."""
-    text = SPACES.sub(" ", text)
-    if not pieces or pieces[-1].endswith((" ", "\n")):
-        text = text.removeprefix(" ")
-    return text
-
-
-def _opening(node: LexborNode, tag: str) -> list[str]:
+def _open(node: LexborNode, tag: str, layout: Layout) -> None:
+    layout.break_lines(_num_newlines(tag))
     if tag == "br":
-        return ["\n"]
-    if tag == "img":
-        alt = SPACES.sub(" ", node.attributes.get("alt") or "").strip()
-        return [f"[{alt}] "] if alt else []
-    if tag == "li":
-        return ["\n- "]
-    if tag in CELLS:
-        return [" "]
-    return ["\n\n"] if tag in PARAGRAPHS else ["\n"] if tag in LINES else []
+        layout.add_newline()
+    elif tag == "li":
+        layout.add_bullet()
+    elif tag in CELLS:
+        layout.separate()
+    elif tag == "img" and (alt := (node.attributes.get("alt") or "").strip()):
+        layout.add(f"[{alt}] ")
 
 
-def _closing(tag: str) -> list[str]:
-    if tag in CELLS:
-        return [" "]
-    return ["\n\n"] if tag in PARAGRAPHS else ["\n"] if tag in LINES else []
+def _num_newlines(tag: str) -> int:
+    return 2 if tag in PARAGRAPHS else 1 if tag in LINES else 0

@@ -77,7 +77,7 @@ def entity_text(
 def is_binary(raw: bytes) -> bool:
     """Whether the first 64 KB hold more control characters than any text does."""
     sample = raw[:65_536]
-    return len(CONTROL_BYTES.findall(sample)) > len(sample) // 20
+    return len(CONTROL_BYTES.findall(sample)) > 4 + len(sample) // 20
 
 
 def _multipart_text(content_type: str, parts: list[Entity], budget: Budget, depth: int) -> str:

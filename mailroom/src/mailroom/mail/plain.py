@@ -21,7 +21,8 @@ ANCHOR = re.compile(r"<a\s[^<>]{0,500}>|</a\s{0,9}>", re.IGNORECASE)
 """Link markup that some mailers write into plain text (AOL's readers showed it as links)."""
 ENCODED_LINE = re.compile(r"[> ]*[A-Za-z0-9+/]{60,}={0,2}")
 """A full line of base64, perhaps quoted."""
-ENCODED_TAIL = re.compile(r"[> ]*[A-Za-z0-9+/]{1,}={0,2}")
+ENCODED_TAIL = re.compile(r"[> ]*(?=\S*[0-9+/=])(?:[A-Za-z0-9+/]{4})*[A-Za-z0-9+/]{2,4}={0,2}")
+"""Its last line; only if it looks like no word."""
 MAYBE_ENCODED = re.compile(
     r"^[> ]*(?:-----BEGIN |begin [0-7]{3,4} |[A-Za-z0-9+/]{60})", re.MULTILINE
 )

@@ -31,7 +31,7 @@ DATED_ENVELOPE = re.compile(
     + rb")(?: +\d{4})? +\d{1,2}:\d{2}(?::\d{2})?\b",
     re.IGNORECASE,
 )
-BARE_ENVELOPE = re.compile(rb"From \S{1,300}[ \t]*\r?\n?")
+BARE_ENVELOPE = re.compile(rb"From \S{1,300}[ \t]*(?:\r?\n)?\Z")
 """Without a date; believed only in a file that begins with one."""
 QUOTED_FROM = re.compile(rb"^(>+)From ", re.MULTILINE)
 LEADING_MARKS = re.compile(rb">*")
