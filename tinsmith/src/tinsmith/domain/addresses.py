@@ -34,10 +34,10 @@ def check_name(name: str) -> str:
     Raises:
         InvalidInputError: any other name; the SDK puts names into URLs as they are.
     """
-    if not NAME_PATTERN.fullmatch(name) or name in (".", ".."):
+    if not NAME_PATTERN.fullmatch(name) or name.startswith("."):
         raise InvalidInputError(
             f"checkpoint name {name!r} is not allowed: use 1 to 128 of the characters "
-            "A-Z a-z 0-9 . _ - (and neither '.' nor '..')"
+            "A-Z a-z 0-9 . _ - and no '.' in front"
         )
     return name
 

@@ -26,6 +26,7 @@ from tinsmith.telemetry import failure
 
 LOOK_ANYWAY_S = 5.0
 """The ledger is read at least so often, in case a ring of the bell was lost."""
+TAKE_IN_BYTES = 64 * 2**20
 
 
 class EngineLoop:
@@ -97,12 +98,16 @@ class EngineLoop:
             self._take_in()
 
     def _take_in(self) -> None:
-        for record in self._ledger.pending(self._served.name, after=self._last_row):
-            self._last_row = record.row
-            if isinstance(record.op, Sample):
-                self._take_in_sample(record, record.op)
-            else:
-                self._queues.setdefault(record.scope, deque()).append(record)
+        """Read the log on from where we are, some megabytes at a time."""
+        while records := self._ledger.pending(
+            self._served.name, after=self._last_row, max_bytes=TAKE_IN_BYTES
+        ):
+            for record in records:
+                self._last_row = record.row
+                if isinstance(record.op, Sample):
+                    self._take_in_sample(record, record.op)
+                else:
+                    self._queues.setdefault(record.scope, deque()).append(record)
 
     def _take_in_sample(self, record: OpRecord, sample: Sample) -> None:
         try:

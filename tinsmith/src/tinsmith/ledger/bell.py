@@ -60,7 +60,7 @@ class BellTower:
     def __init__(self) -> None:
         self.key = secrets.token_hex(32)
         self._listener = Listener(("127.0.0.1", 0), authkey=bytes.fromhex(self.key))
-        self.port: int = self._listener.address[1]
+        self.port = int(self._listener.address[1])
 
     def accept(self) -> Bell:
         """Wait for the engine. Raises OSError once closed, AuthenticationError for a stranger."""
