@@ -108,7 +108,7 @@ def test_blobs_that_do_not_fit_their_shape_are_refused_by_name(tensor):
 
 
 def test_the_size_after_expansion_is_known_beforehand():
-    assert expanded_bytes(sparse([], [0] * 1001, [], [1000, 1000])) == 8_000_000
+    assert expanded_bytes(sparse([], [0] * 1001, [], [1000, 1000])) == 4_000_000
     assert expanded_bytes(sparse([], [], [], [-5, 3])) == 0
     assert expanded_bytes(dense(np.ones(3, np.float32), pb.DTYPE_FLOAT32)) == 0
 

@@ -98,7 +98,7 @@ def test_sparse_tensors_that_would_fill_the_memory_are_refused_unexpanded():
     tensor.sparse_csr.crow_indices = bytes(8 * 1001)
     tensor.dtype = pb.DTYPE_FLOAT32
     tensor.shape.extend([1000, 10**9])
-    with pytest.raises(InvalidInputError, match="8000000000000 bytes when expanded"):
+    with pytest.raises(InvalidInputError, match="4000000000000 bytes when expanded"):
         read_forward_backward(message, PLENTY)
 
 

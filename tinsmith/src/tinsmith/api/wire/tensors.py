@@ -55,9 +55,11 @@ def read_tensor(tensor: pb.Tensor, name: str) -> NDArray[np.generic]:
 
 
 def expanded_bytes(tensor: pb.Tensor) -> int:
-    """How much memory `read_tensor` would take for its result."""
-    num_items = math.prod(max(size, 0) for size in tensor.shape)
-    return 8 * num_items if tensor.WhichOneof("encoding") == "sparse_csr" else 0
+    """How much memory `read_tensor` would take for a sparse tensor; 0 for a dense one."""
+    if tensor.WhichOneof("encoding") != "sparse_csr":
+        return 0
+    item_bytes = 8 if tensor.dtype in (pb.DTYPE_INT64, pb.DTYPE_INT32) else 4
+    return item_bytes * math.prod(max(size, 0) for size in tensor.shape)
 
 
 def batch_arrays(arrays: Sequence[NDArray[np.float32]]) -> pb.BatchedTensor:
