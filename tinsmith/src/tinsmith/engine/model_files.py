@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.utils import logging
 
@@ -35,7 +36,16 @@ def load_pretrained(
             trust_remote_code=False,
             output_loading_info=True,
         )
-    except (OSError, ValueError, KeyError, TypeError, ImportError, RuntimeError) as error:
+    except KeyError as error:
+        if attention not in str(error):
+            raise InvalidInputError(
+                f"cannot load a model from {str(directory)!r}: unknown {error}"
+            ) from error
+        raise InvalidInputError(
+            f"the model in {str(directory)!r} is of a type whose attention transformers does not "
+            "let us replace, so it is not supported"
+        ) from error
+    except (OSError, ValueError, TypeError, ImportError, RuntimeError, SafetensorError) as error:
         raise InvalidInputError(f"cannot load a model from {str(directory)!r}: {error}") from error
     finally:
         if shown_bar:

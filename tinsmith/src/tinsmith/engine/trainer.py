@@ -125,16 +125,17 @@ class Trainer:
 
 def _check_adam(adam: AdamParams) -> None:
     limits = {
-        "learning_rate": (0.0, math.inf),
-        "beta1": (0.0, 1.0),
-        "beta2": (0.0, 1.0),
-        "eps": (0.0, math.inf),
-        "weight_decay": (0.0, math.inf),
-        "grad_clip_norm": (0.0, math.inf),
+        # Bounds far above any use, within which nothing overflows before it is checked.
+        "learning_rate": 1e6,
+        "beta1": 1.0,
+        "beta2": 1.0,
+        "eps": 1e6,
+        "weight_decay": 1e6,
+        "grad_clip_norm": math.inf,
     }
-    for name, (least, bound) in limits.items():
+    for name, bound in limits.items():
         value = getattr(adam, name)
-        if not least <= value < bound:
+        if not 0 <= value < bound:
             raise InvalidInputError(
-                f"{name} is {value}; expected a number from {least:g} up to, but not, {bound:g}"
+                f"{name} is {value}; expected a number from 0 up to, but not, {bound:g}"
             )

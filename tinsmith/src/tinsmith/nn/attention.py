@@ -48,7 +48,7 @@ def packed_attention(
         query: [1, H, T, D], rotated.
         key: [1, K, T, D], rotated; K divides H.
         value: [1, K, T, D].
-        attention_mask: ignored; see the module's docstring.
+        attention_mask: None, as transformers builds none for us.
         scaling: of the scores; None is 1 / sqrt(D).
         sliding_window: a token sees only this many latest tokens, itself included.
         softcap: scores become softcap * tanh(scores / softcap).
@@ -60,6 +60,8 @@ def packed_attention(
     for name in _UNKNOWN_TERMS:
         if others.get(name) is not None:
             raise UnsupportedAttentionError(f"attention with {name!r} is not supported")
+    if attention_mask is not None:
+        raise UnsupportedAttentionError("a mask that the model makes itself is not supported")
     if not getattr(module, "is_causal", True):
         raise UnsupportedAttentionError("attention that is not causal is not supported")
     context = module.forward_context

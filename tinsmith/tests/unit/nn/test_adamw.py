@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from tinsmith.nn.optimizers.adamw import Hyperparameters, adamw, clipped
+from torch import Tensor
+
+HYPER = Hyperparameters(learning_rate=0.03, beta1=0.9, beta2=0.95, eps=1e-8, weight_decay=0.1)
+P, STEPS = 20, 12
+
+
+def start_and_gradients() -> tuple[Tensor, list[Tensor]]:
+    g = torch.Generator().manual_seed(0)
+    weights = torch.randn(P, generator=g)
+    gradients = [torch.randn(P, generator=g) * 10 ** (step % 4 - 2) for step in range(STEPS)]
+    gradients[5].zero_()
+    return weights, gradients
+
+
+def ours(max_norm: float) -> Tensor:
+    weights, gradients = start_and_gradients()
+    m, v = torch.zeros(P), torch.zeros(P)
+    for step, gradient in enumerate(gradients, start=1):
+        gradient, _ = clipped(gradient, max_norm)
+        weights, m, v = adamw(weights, m, v, gradient, step, HYPER)
+    return weights
+
+
+@pytest.mark.parametrize("max_norm", [0.0, 0.5])
+def test_steps_equal_torchs_adamw(max_norm: float) -> None:
+    weights, gradients = start_and_gradients()
+    parameter = torch.nn.Parameter(weights)
+    optimizer = torch.optim.AdamW(
+        [parameter], lr=0.03, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.1, foreach=False
+    )
+    for gradient in gradients:
+        parameter.grad = gradient
+        if max_norm:
+            torch.nn.utils.clip_grad_norm_([parameter], max_norm)
+        optimizer.step()
+    torch.testing.assert_close(ours(max_norm), parameter.detach(), rtol=1e-6, atol=1e-7)
+
+
+def test_steps_equal_a_loop_in_double_precision() -> None:
+    weights, gradients = start_and_gradients()
+    want = []
+    for i in range(P):
+        w, m, v = float(weights[i]), 0.0, 0.0
+        for t, gradient in enumerate(gradients, start=1):
+            g = float(gradient[i])
+            w -= 0.03 * 0.1 * w
+            m = 0.9 * m + 0.1 * g
+            v = 0.95 * v + 0.05 * g * g
+            w -= 0.03 * (m / (1 - 0.9**t)) / (math.sqrt(v / (1 - 0.95**t)) + 1e-8)
+        want.append(w)
+    torch.testing.assert_close(ours(0.0), torch.tensor(want), rtol=1e-4, atol=1e-6)
+
+
+def test_clipping_scales_to_the_limit_and_reports_the_norm_before() -> None:
+    gradient = torch.tensor([3.0, 4.0])
+    for limit, want in ((2.5, 2.5), (5.0, 5.0), (50.0, 5.0), (0.0, 5.0)):
+        scaled, norm = clipped(gradient, limit)
+        assert float(norm) == 5.0
+        assert float(scaled.norm()) == pytest.approx(want, rel=1e-5)
+
+
+def test_arguments_stay_as_they_are() -> None:
+    weights, gradients = start_and_gradients()
+    m, v = torch.full((P,), 0.5), torch.full((P,), 0.25)
+    before = [tensor.clone() for tensor in (weights, m, v, gradients[0])]
+    adamw(weights, m, v, gradients[0], 3, HYPER)
+    for tensor, copy in zip((weights, m, v, gradients[0]), before, strict=True):
+        assert torch.equal(tensor, copy)
