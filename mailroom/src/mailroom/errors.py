@@ -5,3 +5,7 @@ from __future__ import annotations
 
 class MailroomError(Exception):
     """Something the user can act on; the message says what was wrong and what to do."""
+
+
+class MisuseError(MailroomError):
+    """What was asked for cannot be meant: exit code 2, as for a wrong option."""

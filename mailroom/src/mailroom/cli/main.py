@@ -10,10 +10,14 @@ from typing import Any
 
 import click
 
-from mailroom.errors import MailroomError
+from mailroom.errors import MailroomError, MisuseError
 
-COMMANDS = ("build", "train", "evaluate", "export")
+COMMANDS = ("build", "train", "evaluate", "export", "triage", "demo")
 """In the order of a person's way through them; each is a file of this folder."""
+
+
+class MisuseEnds(click.ClickException):
+    exit_code = 2
 
 
 class Commands(click.Group):
@@ -31,11 +35,18 @@ class Commands(click.Group):
         try:
             return super().invoke(ctx)
         except (MailroomError, OSError) as error:
-            raise click.ClickException(str(error)) from error
+            ends = MisuseEnds if _is_misuse(error) else click.ClickException
+            raise ends(str(error)) from error
         except Exception as error:
             if line := _service_error(error):
                 raise click.ClickException(line) from error
             raise
+
+
+def _is_misuse(error: Exception) -> bool:
+    from mailroom.sources.raw_message import SourceError
+
+    return isinstance(error, MisuseError | SourceError)
 
 
 def _service_error(error: Exception) -> str | None:

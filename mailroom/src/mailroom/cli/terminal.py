@@ -23,7 +23,7 @@ class Terminal:
 
     def __init__(self, *, as_json: bool) -> None:
         self.as_json = as_json
-        self._out: TextIO = sys.stdout
+        self.out: TextIO = sys.stdout
         self._bar: Progress | None = None
 
     def say(self, line: str) -> None:
@@ -34,19 +34,28 @@ class Terminal:
 
     def show(self, text: str) -> None:
         """Part of the result for people; with `--json` it goes to standard error."""
-        click.echo(text, file=sys.stderr if self.as_json else self._out)
+        click.echo(text, file=sys.stderr if self.as_json else self.out)
 
     def result(self, document: dict[str, Any], text: str) -> None:
         """What the command came to: the document with `--json`, else the text for people."""
         if self.as_json:
             # NaN is no JSON; say null rather than break the reader.
-            click.echo(json.dumps(document, ensure_ascii=False, allow_nan=False), file=self._out)
+            click.echo(json.dumps(document, ensure_ascii=False, allow_nan=False), file=self.out)
         else:
-            click.echo(text, file=self._out)
+            click.echo(text, file=self.out)
+
+    @contextmanager
+    def counter(self, label: str) -> Iterator[Callable[[int], None]]:
+        """Progress where the end is not known: call with how many are done."""
+        with self.progress(label) as update:
+            yield lambda done: update(done, 0, "")
 
     @contextmanager
     def progress(self, label: str) -> Iterator[Callable[[int, int, str], None]]:
-        """A bar for the block: call with done, total and a few words. Shows after two seconds."""
+        """A bar for the block: call with done, total and a few words. Shows after two seconds.
+
+        A total of 0 means that the end is not known.
+        """
         self._bar = Progress(label, sys.stderr)
         try:
             yield self._bar.update
@@ -73,23 +82,29 @@ class Progress:
             return
         pause_s = 0.1 if self._is_terminal else PLAIN_LINE_EVERY_S
         is_due = self._last_shown is None or now - self._last_shown >= pause_s
-        if not is_due and (done < total or not self._is_terminal):
+        if not is_due and (done != total or not self._is_terminal):
             return
         self._last_shown = now
-        line = f"{self._label} {done}/{total}"
-        if self._is_terminal:
-            filled = BAR_WIDTH * done // max(1, total)
-            line = f"{self._label} [{'#' * filled:<{BAR_WIDTH}}] {done}/{total}"
+        line = self._line(done, total, now - self._started)
         if words:
             line += f"  {words}"
-        left_s = (now - self._started) * (total - done) / max(1, done)
-        line += f"  {left_s:.0f} s left" if done < total else ""
         if self._is_terminal:
             self._stream.write("\r" + line.ljust(self._width))
             self._width = len(line)
         else:
             self._stream.write(line + "\n")
         self._stream.flush()
+
+    def _line(self, done: int, total: int, elapsed_s: float) -> str:
+        if not total:
+            return f"{self._label} {done}"
+        line = f"{self._label} {done}/{total}"
+        if self._is_terminal:
+            filled = BAR_WIDTH * done // total
+            line = f"{self._label} [{'#' * filled:<{BAR_WIDTH}}] {done}/{total}"
+        if 0 < done < total:
+            line += f"  {elapsed_s * (total - done) / done:.0f} s left"
+        return line
 
     def clear(self) -> None:
         """Take the bar off the screen, so that a line can be written."""

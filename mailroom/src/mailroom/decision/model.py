@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from mailroom.config import served_name
 from mailroom.decision.run_metadata import prompt_digest, read_metadata
-from mailroom.errors import MailroomError
+from mailroom.errors import MailroomError, MisuseError
 from mailroom.prompt.chat import MAX_PROMPT_TOKENS
 from mailroom.service.tokenizers import use_hub_facade
 from mailroom.taxonomy import Taxonomy
@@ -44,19 +44,19 @@ def check_reference(reference: str) -> str:
     """The reference itself, if it is one.
 
     Raises:
-        MailroomError: it is neither `base` nor a path of sampler weights.
+        MisuseError: it is neither `base` nor a path of sampler weights.
     """
     if reference == BASE:
         return reference
     head, _, rest = reference.partition("://")
     parts = rest.split("/")
     if head != "tinker" or len(parts) != 3 or not all(parts):
-        raise MailroomError(
+        raise MisuseError(
             f"{reference!r} is no model: give `base`, or a path that `mailroom train` printed, "
             "tinker://<run>/sampler_weights/<name>"
         )
     if parts[1] != "sampler_weights":
-        raise MailroomError(
+        raise MisuseError(
             f"{reference!r} is a checkpoint to train on from; to read mail with, give the run's "
             "tinker://<run>/sampler_weights/<name>"
         )

@@ -14,7 +14,7 @@ from urllib.parse import quote
 import httpx
 
 from mailroom.decision.run_metadata import STATE_KEY
-from mailroom.errors import MailroomError
+from mailroom.errors import MailroomError, MisuseError
 from mailroom.service.connect import Service
 from mailroom.service.loopback import is_loopback
 
@@ -33,12 +33,12 @@ class Address:
 
     @classmethod
     def parse(cls, path: str) -> Address:
-        """Raises MailroomError for anything that is not such a path."""
+        """Raises MisuseError for anything that is not such a path."""
         head, _, rest = path.partition("://")
         parts = rest.split("/")
         kinds = ("sampler_weights", "weights", "external_weights")
         if head != "tinker" or len(parts) != 3 or not all(parts) or parts[1] not in kinds:
-            raise MailroomError(
+            raise MisuseError(
                 f"{path!r} is no path of weights; give what `mailroom train` printed, "
                 "tinker://<run>/sampler_weights/<name>"
             )

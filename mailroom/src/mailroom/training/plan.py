@@ -13,6 +13,11 @@ from mailroom.errors import MailroomError
 Schedule = Literal["constant", "linear"]
 
 
+def _at_least(what: str, value: int, least: int) -> None:
+    if value < least:
+        raise MailroomError(f"{what} must be at least {least}, got {value}")
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:
     base_model: str
@@ -76,8 +81,3 @@ PRESETS = {
 def preset_for(base_model: str | None) -> str:
     """The preset's name for a base model: `tiny` for the built-in one, also when none is named."""
     return "tiny" if base_model in (None, BUILTIN_BASE_MODEL) else "reference"
-
-
-def _at_least(what: str, value: int, least: int) -> None:
-    if value < least:
-        raise MailroomError(f"{what} must be at least {least}, got {value}")
