@@ -21,7 +21,7 @@ SEEDS = (
     b"Content-Transfer-Encoding: quoted-printable\r\n\r\nIch gr=FC=DFe dich=\r\n und alle\r\n",
     b'Subject: parts\nContent-Type: multipart/mixed; boundary="a b"\n\nprose\n--a b\n'
     b"Content-Type: multipart/alternative; boundary=c\n\n--c\n\nplain\n--c\n"
-    b"Content-Type: text/html\n\n<html><p style='color:red'>marked <b>up</b><!-- no --><script>\n--c--\n"
+    b"Content-Type: text/html\n\n<p style='color:red'>marked <b>up</b><!-- no --><script>\n--c--\n"
     b'--a b\nContent-Type: application/pdf; name*=utf-8\'\'na%C3%AFve.pdf\nContent-Disposition: '
     b"attachment\nContent-Transfer-Encoding: base64\n\nJVBERi0xLjQK\n--a b--\n",
     b"Content-Type: message/rfc822\n\nSubject: inner\nContent-Type: text/calendar; method=REQUEST\n"
@@ -72,14 +72,14 @@ def check(message: Message) -> None:
 
 def test_damaged_messages_end_in_a_message_or_a_refusal():
     num_read = 0
-    for seed in range(3_000):
+    for seed in range(1_500):
         try:
             check(read_message(damaged(seed)))
             num_read += 1
         except UnreadableMessageError:
             pass
 
-    assert num_read > 2_700
+    assert num_read > 1_350
 
 
 @settings(deadline=None)

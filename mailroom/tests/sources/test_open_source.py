@@ -179,7 +179,7 @@ def test_a_path_with_a_colon_is_a_path_if_it_exists(
         ("maildir:note", "is no Maildir"),
         ("empty", "neither a Maildir"),
         ("imaps://ann@example.org", "cannot read imaps: sources"),
-        ("a\x00b", "null"),
+        ("a\x00b", "there is no file"),
     ],
 )
 def test_a_wrong_place_is_refused_before_any_message_is_read(
