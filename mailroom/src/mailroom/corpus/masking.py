@@ -28,7 +28,7 @@ def mask(text: str) -> str:
     text = _URL.sub(MASK, text)
     text = _WITH_DIGIT.sub(MASK, text)
     capitals = sum(len(word) for word in _CAPITALS.findall(text))
-    if capitals <= 0.3 * sum(map(str.isalpha, text)):
+    if capitals <= 0.5 * sum(map(str.isalpha, text)):
         text = _CAPITALS.sub(MASK, text)
     return _REPEATED.sub(MASK, " ".join(_WORDS.findall(text.casefold())))
 
