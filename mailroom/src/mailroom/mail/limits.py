@@ -29,7 +29,7 @@ class Budget:
     """Parts of all multiparts together."""
     header_bytes: int = 384 * 2**10
     """Header blocks of all parts together. The longest seen in the wild has about 200 KB."""
-    scan_bytes: int = 64 * 2**20
+    scan_bytes: int = 40 * 2**20
     """Bytes to search for boundaries, over all levels."""
     decode_bytes: int = 2 * 2**20
     """Bytes of text to decode, as they came."""
