@@ -89,6 +89,7 @@ class _Server:
                 log_level="warning",
                 access_log=False,
                 lifespan="off",
+                proxy_headers=False,  # forged X-Forwarded-* must not reach the signed URLs
                 timeout_keep_alive=75,
                 timeout_graceful_shutdown=2,
             )
