@@ -22,4 +22,4 @@ lint: .venv/.ready
 	$(BIN)/lint-imports
 
 bench: .venv/.ready
-	$(BIN)/python benchmarks/$(NAME).py
+	$(BIN)/python benchmarks/$(NAME).py $(ARGS)
