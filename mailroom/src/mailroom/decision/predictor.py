@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import tinker
 
-from mailroom.decision.closed_set import Candidate, candidates, normalised
+from mailroom.decision.closed_set import Candidate, candidates
 from mailroom.decision.prediction import Prediction
+from mailroom.decision.scorer import Asked, Scorer
 from mailroom.mail.message import Message
 from mailroom.prompt.chat import MAX_PROMPT_TOKENS, render_prompt
 from mailroom.prompt.form import STEPS, category_prefix, parse_answer
@@ -24,16 +24,16 @@ if TYPE_CHECKING:
 
 MAX_NEW_TOKENS = 160
 """Room for the longest answer of the four-step form; a shorter limit would cut it off."""
-MESSAGES_IN_FLIGHT = 64
+MESSAGES_IN_FLIGHT = 128
 """Messages whose requests are with the service at the same time."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Asked:
+class _Requests:
     """The requests that are under way for one message."""
 
     written: tinker.APIFuture[tinker.SampleResponse] | None
-    scored: Mapping[str, tinker.APIFuture[list[float | None]]]
+    scored: Asked | None
 
 
 class Predictor:
@@ -55,7 +55,7 @@ class Predictor:
         Args:
             max_prompt_tokens: the budget that training rendered prompts with.
             writes: whether to generate the four steps.
-            scores: whether to score the categories; costs one request for each.
+            scores: whether to score the categories; costs about one request for each mail.
             wait: how to wait for the service, e.g. `Service.wait`.
         """
         self._client = sampling_client
@@ -67,8 +67,8 @@ class Predictor:
             max_tokens=max_new_tokens, temperature=0.0, stop=_end_tokens(tokenizer)
         )
         self._writes = writes
-        self._candidates = self._category_candidates() if scores else ()
         self._wait = wait
+        self._scorer = Scorer(sampling_client, self._candidates(), wait) if scores else None
 
     def predict(
         self,
@@ -84,7 +84,7 @@ class Predictor:
 
     def stream(self, messages: Iterable[Message]) -> Iterator[Prediction]:
         """Predictions as they come, in order, with many requests in flight at once."""
-        asked: deque[_Asked] = deque()
+        asked: deque[_Requests] = deque()
         for message in messages:
             asked.append(self._ask(message))
             if len(asked) >= MESSAGES_IN_FLIGHT:
@@ -92,7 +92,7 @@ class Predictor:
         while asked:
             yield self._read(asked.popleft())
 
-    def _ask(self, message: Message) -> _Asked:
+    def _ask(self, message: Message) -> _Requests:
         prompt = render_prompt(message, self.tokenizer, self._taxonomy, self._max_prompt_tokens)
         written = None
         if self._writes:
@@ -101,32 +101,25 @@ class Predictor:
                 num_samples=1,
                 sampling_params=self._params,
             )
-        scored = {candidate.key: self._score(prompt, candidate) for candidate in self._candidates}
-        return _Asked(written, scored)
+        scored = self._scorer.ask(prompt) if self._scorer is not None else None
+        return _Requests(written, scored)
 
-    def _score(
-        self, prompt: Sequence[int], candidate: Candidate
-    ) -> tinker.APIFuture[list[float | None]]:
-        tokens = tinker.ModelInput.from_ints([*prompt, *candidate.tokens])
-        return self._client.compute_logprobs(tokens, prompt_logprobs_last_n=candidate.num_scored)
-
-    def _read(self, asked: _Asked) -> Prediction:
+    def _read(self, asked: _Requests) -> Prediction:
         text, num_tokens, stopped, answer = "", 0, False, None
         if asked.written is not None:
             sequence = self._wait(asked.written).sequences[0]
             num_tokens, stopped = len(sequence.tokens), sequence.stop_reason == "stop"
             text = self._text_of(sequence.tokens)
             answer = parse_answer(text, self._taxonomy)
-        logprobs = {}
-        for candidate in self._candidates:
-            scores = self._wait(asked.scored[candidate.key])[-candidate.num_scored :]
-            logprobs[candidate.key] = math.fsum(-math.inf if s is None else s for s in scores)
+        probabilities = {}
+        if self._scorer is not None and asked.scored is not None:
+            probabilities = self._scorer.read(asked.scored)
         return Prediction(
             text=text,
             answer=answer,
             num_tokens=num_tokens,
             stopped=stopped,
-            probabilities=normalised(logprobs) if logprobs else {},
+            probabilities=probabilities,
         )
 
     def _text_of(self, tokens: Sequence[int]) -> str:
@@ -137,7 +130,7 @@ class Predictor:
         assert isinstance(text, str)
         return text
 
-    def _category_candidates(self) -> tuple[Candidate, ...]:
+    def _candidates(self) -> tuple[Candidate, ...]:
         """Each category's first line as training tokenizes it, the next line's beginning after it:
         what follows a label can change how its end is tokenized."""
         return candidates(

@@ -98,7 +98,9 @@ def wilson_interval(successes: int, total: int) -> tuple[float, float]:
     centre = share + z * z / (2 * total)
     spread = z * math.sqrt(share * (1 - share) / total + z * z / (4 * total * total))
     scale = 1 + z * z / total
-    return max(0.0, (centre - spread) / scale), min(1.0, (centre + spread) / scale)
+    low = (centre - spread) / scale if successes else 0.0
+    high = (centre + spread) / scale if successes < total else 1.0
+    return low, high
 
 
 def macro_f1(expected: Sequence[str], given: Sequence[str | None]) -> float | None:
