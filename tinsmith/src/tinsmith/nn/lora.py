@@ -85,7 +85,7 @@ class _AdaptedLinear(torch.autograd.Function):
         grad_h_NR = (grad_NO @ b_OR).mul_(scale)
         grad_x_NI = None
         if ctx.needs_input_grad[0]:
-            grad_x_NI = torch.addmm(grad_NO @ weight_OI, grad_h_NR, a_RI)
+            grad_x_NI = (grad_NO @ weight_OI).addmm_(grad_h_NR, a_RI)
         grad_a_RI = (grad_h_NR.T @ x_NI).float()
         grad_b_OR = (grad_NO.T @ h_NR).mul_(scale).float()
         return grad_x_NI, None, None, grad_a_RI, grad_b_OR, None

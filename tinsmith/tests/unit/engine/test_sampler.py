@@ -13,7 +13,14 @@ import torch
 from numpy.typing import NDArray
 from tinsmith.domain.datum import Datum
 from tinsmith.domain.errors import InvalidInputError
-from tinsmith.domain.ops import ForwardBackward, LoraConfig, Sample, SamplingParams
+from tinsmith.domain.ops import (
+    AdamParams,
+    ForwardBackward,
+    LoraConfig,
+    OptimStep,
+    Sample,
+    SamplingParams,
+)
 from tinsmith.domain.outcomes import Failed, FailureCategory, Sampled, StopReason, Succeeded
 from tinsmith.engine.adapter import AdapterState, FrozenAdapter
 from tinsmith.engine.base_model import BaseModel
@@ -192,6 +199,26 @@ def test_num_active_never_exceeds_its_limit(tiny_qwen3: BaseModel) -> None:
     assert max(seen) == 3
 
 
+def test_a_prompt_is_read_once_for_all_its_samples_and_only_its_end_meets_the_vocabulary(
+    tiny_qwen3: BaseModel,
+) -> None:
+    tokens_read, positions_projected = [], []
+    decoder, head = tiny_qwen3.model.get_decoder(), tiny_qwen3.model.get_output_embeddings()
+    hooks = [
+        decoder.register_forward_pre_hook(
+            lambda _, args, kwargs: tokens_read.append(kwargs["input_ids"].numel()),
+            with_kwargs=True,
+        ),
+        head.register_forward_pre_hook(lambda _, args: positions_projected.append(len(args[0]))),
+    ]
+    one(tiny_qwen3, ask(prompts(9)[0], num_samples=3, max_tokens=2))
+    for hook in hooks:
+        hook.remove()
+
+    assert tokens_read == [9, 3]
+    assert positions_projected == [1, 3]
+
+
 def test_a_seed_repeats_its_samples_and_they_differ_among_themselves(tiny_qwen3: BaseModel) -> None:
     (prompt,) = prompts(6)
     sample = ask(prompt, num_samples=4, temperature=1.0, seed=11)
@@ -204,12 +231,26 @@ def test_a_seed_repeats_its_samples_and_they_differ_among_themselves(tiny_qwen3:
     assert tokens_of(first) != tokens_of(other)
 
 
-def test_a_draw_depends_on_nothing_but_its_request(tiny_qwen3: BaseModel) -> None:
-    asked = prompts(6, 9, 4)
-    samples = [ask(p, temperature=1.0, seed=n) for n, p in enumerate(asked)]
-    crowd = drain(Sampler(tiny_qwen3), [(sample, None) for sample in samples])
-    for sample, result in zip(samples, crowd, strict=True):
-        assert tokens_of(result) == tokens_of(one(tiny_qwen3, sample))
+def test_a_draw_depends_on_nothing_but_its_request(
+    tiny_qwen3: BaseModel, trained_adapter: Callable[..., AdapterState]
+) -> None:
+    lora = [trained_adapter(tiny_qwen3, LoraConfig(2, n)).frozen(torch.float32) for n in range(2)]
+    adapters = [lora[0], lora[1], lora[0], None, lora[1]]
+    samples = [
+        ask(prompt, temperature=1.0, seed=seed, max_tokens=20 - 3 * seed)
+        for seed, prompt in enumerate(prompts(6, 9, 4, 2, 5))
+    ]
+    sampler, crowd = Sampler(tiny_qwen3), {}
+    for number, (sample, adapter) in enumerate(zip(samples, adapters, strict=True)):
+        sampler.add(str(number), sample, adapter)
+        crowd |= dict(sampler.step())  # so that each is at another place in its answer
+        crowd |= dict(sampler.step())
+    while sampler.num_active:
+        crowd |= dict(sampler.step())
+
+    for number, (sample, adapter) in enumerate(zip(samples, adapters, strict=True)):
+        together = crowd[str(number)].result
+        assert tokens_of(together) == tokens_of(one(tiny_qwen3, sample, adapter))
 
 
 def test_generation_stops_at_eos_by_default_and_keeps_it(tiny_qwen3: BaseModel) -> None:
@@ -316,8 +357,6 @@ def test_a_frozen_adapter_answers_bit_for_bit_alike_after_further_training(
     trained_adapter: Callable[..., AdapterState],
     batch: Callable[..., ForwardBackward],
 ) -> None:
-    from tinsmith.domain.ops import AdamParams, OptimStep
-
     state = TrainingState(trained_adapter(tiny_qwen3, LoraConfig(4, 0)))
     frozen = state.adapter.frozen(tiny_qwen3.dtype)
     (prompt,) = prompts(8)
