@@ -10,7 +10,7 @@ BIN := .venv/bin
 	touch $@
 
 demo: .venv/.ready
-	$(BIN)/mailroom demo --out demo
+	@$(BIN)/mailroom demo --out demo $(ARGS)
 
 test: lint
 	$(BIN)/pytest -q
