@@ -204,6 +204,7 @@ class Demo:
                 model,
                 corpus,
                 num_train=self._plan.num_examples,
+                scores_base=False,
                 before=before.before if before else None,
                 on_done=lambda what, done, total: progress(done, total, what),
             )

@@ -102,7 +102,7 @@ class Progress:
         if self._is_terminal:
             filled = BAR_WIDTH * done // total
             line = f"{self._label} [{'#' * filled:<{BAR_WIDTH}}] {done}/{total}"
-        if 0 < done < total:
+        if total / 20 <= done < total:  # earlier, it would be a wild guess
             line += f"  {elapsed_s * (total - done) / done:.0f} s left"
         return line
 

@@ -86,6 +86,7 @@ def evaluate(
     limit: int = 0,
     num_train: int = 0,
     scores: bool = True,
+    scores_base: bool = True,
     before: Result | None = None,
     on_done: Callable[[str, int, int], None] = lambda what, done, total: None,
 ) -> Evaluation:
@@ -95,7 +96,9 @@ def evaluate(
         limit: only the first so many test examples; 0 takes all.
         num_train: the baselines learn from the first so many training examples, as the model did;
             0 takes all.
-        scores: whether to score the closed set too; costs a request for each category and mail.
+        scores: whether to score the closed set too.
+        scores_base: the same for the base model, which takes a request for each category and mail:
+            a category is seldom among the likeliest words of a model that was not taught the form.
         before: the base model's result on the same examples, where it is known already.
         on_done: hears what is being asked, and how many of how many are done.
 
@@ -109,7 +112,8 @@ def evaluate(
 
         def ask(asked: Model, what: str) -> Result:
             nonlocal picture
-            predictor = open_predictor(service, session, asked, scores=scores)
+            wanted = scores and (scores_base or asked.reference != BASE)
+            predictor = open_predictor(service, session, asked, scores=wanted)
             picture = picture or _picture(corpus, predictor, asked)
             messages = [example.message for example in examples]
             predictions = predictor.predict(
