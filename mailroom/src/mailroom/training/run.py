@@ -109,6 +109,7 @@ def train(
         use_hub_facade(service.url, plan.base_model)
         tokenizer = client.get_tokenizer()
         state = replace(state, trainable_parameters=_count_parameters(plan))
+        directory.save(state)
         if state.trainable_parameters is not None:
             say(f"training {state.trainable_parameters:,} parameters (rank {plan.rank})")
         data = [
