@@ -1,7 +1,8 @@
 """Compute the numbers of the documentation, draw its figures, and write the pages made of them.
 
     python docs/generate.py               everything but the demo: a minute
-    python docs/generate.py --demo        run `mailroom demo` anew first, and record it
+    python docs/generate.py --demo        run `mailroom demo` anew first, and record it; with
+                                          --browser chromium also photograph its report
     python docs/generate.py --pages       only render the pages from the recorded numbers
 
 Everything is computed by the code that trains and triages. Tests render the pages again and
@@ -25,18 +26,22 @@ from generator.pages import PAGES, render
 DOCS = Path(__file__).parent
 FIGURES = DOCS / "figures"
 MECHANICS, DEMO = FIGURES / "mechanics.json", FIGURES / "demo.json"
+PICTURE = DOCS / "report.png"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--demo", action="store_true", help="run `mailroom demo` and record it")
+    parser.add_argument("--browser", help="a Chromium to take docs/report.png with")
     parser.add_argument("--pages", action="store_true", help="only render the pages")
     arguments = parser.parse_args()
     if arguments.demo:
-        from generator.demo import record
+        from generator.demo import photograph, record
 
         with tempfile.TemporaryDirectory() as scratch:
             _write(DEMO, {"made": made()} | record(Path(scratch)))
+            if arguments.browser:
+                photograph(Path(scratch) / "demo" / "report.html", PICTURE, arguments.browser)
     if not arguments.pages:
         _write(MECHANICS, {"made": made()} | compute_mechanics())
         draw()

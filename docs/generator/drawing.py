@@ -94,38 +94,33 @@ def shift(example: Mapping[str, Any], num_before: int = 4, num_after: int = 8) -
     seam = next(i for i, position in enumerate(positions) if position["weight"])
     last = len(positions)
     shown = [*range(seam - num_before, seam + num_after), last - 2, last - 1]
-    left, cell, parts = 96, (WIDTH - 96 - 20) / len(shown), []
-    for y, name in ((58, "position"), (90, "input"), (124, "target"), (154, "weight")):
-        parts.append(text(left - 12, y, name, anchor="end", fill=SOFT))
+    words = [[token_words(positions[n][key]) for key in ("input", "target")] for n in shown]
+    # A column is as wide as its longer token.
+    room = [max(2, *map(len, pair)) + 2 for pair in words]
+    left, unit = 76.0, (WIDTH - 76 - 16) / sum(room)
+    edges = [left + unit * sum(room[:column]) for column in range(len(shown) + 1)]
+    parts = [
+        text(left - 12, y, name, anchor="end", fill=SOFT)
+        for y, name in ((58, "position"), (90, "input"), (124, "target"), (154, "weight"))
+    ]
     for column, place in enumerate(shown):
-        position, x = positions[place], left + column * cell
-        counts = position["weight"] > 0
-        parts.append(box(x + 2, 106, cell - 4, 26, WASH if counts else CARD, LINE))
-        parts.append(box(x + 2, 72, cell - 4, 26, CARD, LINE))
-        middle = x + cell / 2
+        x, width = edges[column], edges[column + 1] - edges[column]
+        middle, weight = x + width / 2, positions[place]["weight"]
+        fill = ACCENT if weight else INK
         parts.append(text(middle, 58, str(place), anchor="middle", fill=SOFT, font_size=10))
-        for y, key in ((89, "input"), (123, "target")):
-            words = token_words(position[key])
-            fitting = min(11.0, (cell - 6) / max(1, len(words)) / 0.62)
+        parts.append(box(x + 1.5, 72, width - 3, 26, CARD, LINE))
+        parts.append(box(x + 1.5, 106, width - 3, 26, WASH if weight else CARD, LINE))
+        for y, token, ink in ((89, words[column][0], INK), (123, words[column][1], fill)):
             parts.append(
-                text(
-                    middle,
-                    y,
-                    words,
-                    anchor="middle",
-                    fill=ACCENT if counts and key == "target" else INK,
-                    font_size=f"{fitting:.1f}",
-                    font_family=MONO,
-                )
+                text(middle, y, token, anchor="middle", fill=ink, font_size=8.5, font_family=MONO)
             )
-        weight, fill = f"{position['weight']:g}", INK if counts else SOFT
-        parts.append(text(middle, 154, weight, anchor="middle", fill=fill))
-    gap = left + (num_before + num_after) * cell
-    parts.append(line(gap, 46, gap, 162, SOFT))
-    seam_x = left + num_before * cell
-    parts.append(line(seam_x, 46, seam_x, 162, ACCENT, 1.5))
-    parts.append(text(seam_x + 6, 36, "here the answer begins", fill=ACCENT))
-    parts.append(text(gap + 6, 36, "its end", fill=SOFT))
+        parts.append(text(middle, 154, f"{weight:g}", anchor="middle", fill=fill))
+    for column, stroke, name in (
+        (num_before, ACCENT, "here the answer begins"),
+        (num_before + num_after, SOFT, "its end"),
+    ):
+        parts.append(line(edges[column], 46, edges[column], 162, stroke, 1.5))
+        parts.append(text(edges[column] + 6, 36, name, fill=stroke))
     return svg(176, "Inputs, targets and weights around the beginning of the answer", parts)
 
 
@@ -144,11 +139,10 @@ def product(shape: Mapping[str, Any]) -> str:
 
     x, middle = 40.0, top + height / 2
     matrix(x, top, width, height, FROZEN, "W", f"{outputs} x {inputs}, frozen")
-    x += width + 34
-    parts.append(text(x, middle + 5, "+", anchor="middle", font_size=20))
-    x += 34
-    parts.append(text(x, middle + 5, "alpha / rank", anchor="middle", font_size=13))
-    x += 54
+    x += width + 24
+    parts.append(text(x, middle + 6, "+", anchor="middle", font_size=20))
+    parts.append(text(x + 20, middle + 5, "alpha / rank", font_size=13))
+    x += 112
     matrix(x, top, thin, height, ACCENT, "B", f"{outputs} x {rank}")
     x += thin + 44
     matrix(x, top, width, thin, WASH, "A", f"{rank} x {inputs}")
