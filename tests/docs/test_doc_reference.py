@@ -23,6 +23,7 @@ from mailroom.triage.triage import TriagedMessage
 DOCS = Path(__file__).parents[2] / "docs"
 FORMATS = (DOCS / "reference" / "data-formats.md").read_text("utf-8")
 TAXONOMY = (DOCS / "reference" / "taxonomy.md").read_text("utf-8")
+ARCHITECTURE = (DOCS / "explanation" / "architecture.md").read_text("utf-8")
 OWN = (DOCS / "how-to" / "own-categories.md").read_text("utf-8")
 
 
@@ -76,6 +77,21 @@ def test_the_keys_of_a_taxonomy_file_are_all_described():
     category = keys_below(TAXONOMY, "In a category:") - {"[[categories.KEY.rules]]"}
     assert category | {"rules"} == set(CATEGORY_KEYS)
     assert keys_below(TAXONOMY, "In a rule:") == set(RULE_KEYS)
+
+
+@pytest.mark.parametrize("program", ["tinsmith", "mailroom"])
+def test_the_architecture_page_names_every_room(program: str):
+    source = DOCS.parent / program / "src" / program
+    section = ARCHITECTURE.partition(f"## The rooms of {program}")[2].partition("\n## ")[0]
+    rooms = {path.stem for path in source.iterdir() if path.suffix == ".py" or _is_package(path)}
+
+    missing = rooms - set(re.findall(r"`([a-z_]+)`", section)) - {"__init__", "errors"}
+
+    assert missing == set()
+
+
+def _is_package(path: Path) -> bool:
+    return (path / "__init__.py").is_file()
 
 
 def test_the_example_of_own_categories_is_a_taxonomy_and_its_rule_works():
