@@ -118,6 +118,8 @@ def test_a_directory_is_not_gone_on_with_for_other_settings(service, corpus, tmp
 
     with pytest.raises(MailroomError, match="--run"):
         run(service, corpus, directory, replace(plan, seed=1))
+    assert run(service, corpus, directory, replace(plan, seed=1), fresh=True).resumed_from == 0
+    assert len(directory.metrics()) == 1
 
 
 def test_a_checkpoint_that_is_gone_says_how_to_start_over(service, corpus, tmp_path):

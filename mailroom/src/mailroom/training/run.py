@@ -76,7 +76,7 @@ def train(
         corpus: where the examples come from, for the record.
         base_model: as the user wrote it, to start a local service with when the run is used again.
         checkpoint_every: steps between checkpoints; 0 is once an epoch, at least every 100 steps.
-        fresh: forget what the directory holds of this very run.
+        fresh: forget what the directory holds.
         sync: wait for each step before sending the next; the same numbers, slower.
 
     Raises:
@@ -86,14 +86,14 @@ def train(
     if not chosen:
         raise MailroomError(f"{corpus} holds no examples to train on")
     digest = plan.digest(corpus_digest, service.identity)
-    state = directory.load() or RunState(digest=digest, plan=asdict(plan), corpus=corpus)
+    state = None if fresh else directory.load()
+    if state is None:
+        state = RunState(digest=digest, plan=asdict(plan), corpus=corpus)
     if state.digest != digest:
         raise MailroomError(
             f"{directory.path} holds a run with other settings, data or service; "
-            "name another folder with --run"
+            "name another folder with --run, or forget that run with --fresh"
         )
-    if fresh:
-        state = directory.clear(state)
     total, resumed_from = num_steps(plan, len(chosen)), state.step
     if state.is_complete:
         say(f"already trained ({total} steps); --fresh trains again")

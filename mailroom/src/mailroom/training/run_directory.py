@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -91,13 +91,6 @@ class RunDirectory:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(self.path / "run.json")
-
-    def clear(self, state: RunState) -> RunState:
-        """Forget all steps: what `--fresh` does."""
-        self.truncate_metrics(0)
-        fresh = replace(state, step=0, checkpoint=None, model=None, seconds=0.0)
-        self.save(fresh)
-        return fresh
 
     def metrics(self) -> list[StepMetrics]:
         return read_metrics(self.metrics_path)
