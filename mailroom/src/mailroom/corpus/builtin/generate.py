@@ -36,6 +36,7 @@ SHAPES = ("short", "medium", "short", "long", "short", "medium", "short", "mediu
 Templates = Mapping[str, tuple[str, ...]]
 
 _SLOT = re.compile(r"\{(\w+)\}")
+_CHOICE = re.compile(r"\(([^()]*\|[^()]*)\)")
 _NUMBERS: Mapping[str, Callable[[random.Random], str]] = {
     "n": lambda draw: str(draw.randint(3, 60)),
     "day": lambda draw: str(draw.randint(1, 28)),
@@ -129,12 +130,19 @@ def _filled(texts: Sequence[str], draw: random.Random) -> list[str]:
                 chosen[place] = _SLOT.sub(fill, draw.choice(options))
         return chosen[place]
 
-    return [_SLOT.sub(fill, text) for text in texts]
+    def choose(match: re.Match[str]) -> str:
+        return draw.choice(match[1].split("|"))
+
+    return [_SLOT.sub(fill, _CHOICE.sub(choose, text)) for text in texts]
 
 
 @cache
 def read_templates(name: str) -> Templates:
-    """A template file's sections: `[heading]` lines, and one template a line below each."""
+    """A template file's sections: `[heading]` lines, and one template a line below each.
+
+    In a template `{place}` is filled from words.txt or by a number, and of `(this|that)` one is
+    taken.
+    """
     text = resources.files("mailroom.corpus.builtin").joinpath(f"templates/{name}.txt")
     sections: dict[str, list[str]] = {}
     lines: list[str] = []
