@@ -13,7 +13,9 @@ NOUNS = ("parcel", "invoice", "lunch", "garden", "kernel", "voucher", "photo", "
 VERBS = ("arrives", "waits", "sings", "breaks", "turns", "begins", "moves", "returns", "ends")
 
 
-def labelled(num_groups: int, copies: int = 1, category: str | None = None) -> list[dict[str, str]]:
+def _labelled(
+    num_groups: int, copies: int = 1, category: str | None = None
+) -> list[dict[str, str]]:
     """Rows of different texts; copies of one differ in their numbers only."""
     keys = Taxonomy.load("reference").keys
     rows = []
@@ -38,6 +40,12 @@ def csv_text(rows: list[dict[str, str]]) -> str:
     writer.writeheader()
     writer.writerows(rows)
     return out.getvalue()
+
+
+@pytest.fixture
+def labelled():
+    """Makes rows of different texts; copies of one differ in their numbers only."""
+    return _labelled
 
 
 @pytest.fixture

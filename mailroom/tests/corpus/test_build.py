@@ -7,7 +7,6 @@ import re
 from pathlib import Path
 
 import pytest
-from conftest import labelled
 from mailroom.corpus.build import build
 from mailroom.corpus.corpus import Corpus
 from mailroom.corpus.masking import group_of
@@ -22,7 +21,9 @@ def groups(examples):
     return {group_of(e.message.subject, e.message.body) for e in examples}
 
 
-def test_the_summary_has_the_shape_that_other_programs_rely_on(csv_file, tmp_path, reference):
+def test_the_summary_has_the_shape_that_other_programs_rely_on(
+    labelled, csv_file, tmp_path, reference
+):
     rows = [*labelled(60), {"id": "", "subject": "", "body": "", "category": "spam"}]
     out = tmp_path / "corpus"
     summary = json.loads(json.dumps(build(csv_file(rows), out, taxonomy=reference).to_json()))
@@ -32,7 +33,7 @@ def test_the_summary_has_the_shape_that_other_programs_rely_on(csv_file, tmp_pat
     assert summary["out"] == str(out)
 
 
-def test_a_corpus_loads_as_it_was_built(csv_file, tmp_path, reference):
+def test_a_corpus_loads_as_it_was_built(labelled, csv_file, tmp_path, reference):
     summary = build(csv_file(labelled(60)), tmp_path / "c", taxonomy=reference)
     corpus = Corpus.load(tmp_path / "c")
     assert corpus.taxonomy == reference
@@ -44,7 +45,7 @@ def test_a_corpus_loads_as_it_was_built(csv_file, tmp_path, reference):
 
 
 def test_lines_are_prompt_completion_pairs_without_the_columns_that_tell(
-    csv_file, tmp_path, reference
+    labelled, csv_file, tmp_path, reference
 ):
     build(csv_file(labelled(60)), tmp_path / "c", taxonomy=reference)
     for name in ("train.jsonl", "test.jsonl"):
@@ -57,7 +58,7 @@ def test_lines_are_prompt_completion_pairs_without_the_columns_that_tell(
             assert record["completion"].count("\n") == 3
 
 
-def test_near_duplicates_are_counted_and_stay_on_one_side(csv_file, tmp_path, reference):
+def test_near_duplicates_are_counted_and_stay_on_one_side(labelled, csv_file, tmp_path, reference):
     summary = build(csv_file(labelled(60, copies=3)), tmp_path / "c", taxonomy=reference)
     corpus = Corpus.load(tmp_path / "c")
     assert summary.near_duplicates == 120
@@ -65,7 +66,9 @@ def test_near_duplicates_are_counted_and_stay_on_one_side(csv_file, tmp_path, re
     assert not groups(corpus.train) & groups(corpus.test)
 
 
-def test_a_limit_takes_the_first_rows_and_tests_on_the_rest(csv_file, tmp_path, reference):
+def test_a_limit_takes_the_first_rows_and_tests_on_the_rest(
+    labelled, csv_file, tmp_path, reference
+):
     rows = labelled(60, copies=2)
     summary = build(csv_file(rows), tmp_path / "c", taxonomy=reference, limit=40)
     corpus = Corpus.load(tmp_path / "c")
@@ -74,7 +77,7 @@ def test_a_limit_takes_the_first_rows_and_tests_on_the_rest(csv_file, tmp_path, 
     assert (summary.test, summary.left_out, summary.unused) == (40, 40, 0)
 
 
-def test_a_test_size_bounds_the_test_part(csv_file, tmp_path, reference):
+def test_a_test_size_bounds_the_test_part(labelled, csv_file, tmp_path, reference):
     source = csv_file(labelled(60))
     summary = build(source, tmp_path / "c", taxonomy=reference, test_size=6)
     assert (summary.train, summary.test) == (54, 6)
@@ -83,7 +86,7 @@ def test_a_test_size_bounds_the_test_part(csv_file, tmp_path, reference):
     assert (summary.train, summary.test, summary.unused) == (30, 12, 18)
 
 
-def test_a_test_part_of_its_own_stays_whole(csv_file, tmp_path, reference):
+def test_a_test_part_of_its_own_stays_whole(labelled, csv_file, tmp_path, reference):
     train, test = csv_file(labelled(60), "train.csv"), csv_file(labelled(20, copies=2), "test.csv")
     summary = build(train, tmp_path / "c", taxonomy=reference, test_data=test)
     corpus = Corpus.load(tmp_path / "c")
@@ -93,7 +96,7 @@ def test_a_test_part_of_its_own_stays_whole(csv_file, tmp_path, reference):
     assert (limited.train, limited.test) == (30, 40)
 
 
-def test_rows_unlike_any_in_training_are_marked(csv_file, tmp_path, reference):
+def test_rows_unlike_any_in_training_are_marked(labelled, csv_file, tmp_path, reference):
     train = csv_file(labelled(12), "train.csv")
     test = labelled(12)
     for n, row in enumerate(test):
@@ -105,7 +108,7 @@ def test_rows_unlike_any_in_training_are_marked(csv_file, tmp_path, reference):
     assert [e.apart for e in Corpus.load(tmp_path / "c").test] == [False] * 4 + [True] * 8
 
 
-def test_bad_rows_are_listed_by_line(csv_file, tmp_path, reference):
+def test_bad_rows_are_listed_by_line(labelled, csv_file, tmp_path, reference):
     rows = labelled(30)
     rows[4]["category"] = "invoices"
     rows[9]["body"] = rows[9]["subject"] = " "
@@ -119,7 +122,7 @@ def test_bad_rows_are_listed_by_line(csv_file, tmp_path, reference):
     ]
 
 
-def test_strict_makes_bad_rows_fatal_and_writes_nothing(csv_file, tmp_path, reference):
+def test_strict_makes_bad_rows_fatal_and_writes_nothing(labelled, csv_file, tmp_path, reference):
     rows = labelled(30)
     for n in range(7):
         rows[n]["category"] = "invoices"
@@ -128,7 +131,7 @@ def test_strict_makes_bad_rows_fatal_and_writes_nothing(csv_file, tmp_path, refe
     assert not (tmp_path / "c").exists()
 
 
-def test_the_same_arguments_give_the_same_bytes(csv_file, tmp_path, reference):
+def test_the_same_arguments_give_the_same_bytes(labelled, csv_file, tmp_path, reference):
     source = csv_file(labelled(60, copies=2))
     for name in ("a", "b"):
         build(source, tmp_path / name, taxonomy=reference, seed=3)
@@ -139,7 +142,9 @@ def test_the_same_arguments_give_the_same_bytes(csv_file, tmp_path, reference):
     assert Corpus.load(tmp_path / "a").digest != Corpus.load(tmp_path / "other").digest
 
 
-def test_an_older_corpus_is_replaced_and_other_files_in_it_stay(csv_file, tmp_path, reference):
+def test_an_older_corpus_is_replaced_and_other_files_in_it_stay(
+    labelled, csv_file, tmp_path, reference
+):
     out = tmp_path / "c"
     build(csv_file(labelled(60)), out, taxonomy=reference)
     (out / "notes.txt").write_text("mine")
@@ -149,7 +154,7 @@ def test_an_older_corpus_is_replaced_and_other_files_in_it_stay(csv_file, tmp_pa
     assert sorted(path.name for path in tmp_path.iterdir()) == ["c", "mail.csv"]
 
 
-def test_a_folder_of_other_things_is_not_written_to(csv_file, tmp_path, reference):
+def test_a_folder_of_other_things_is_not_written_to(labelled, csv_file, tmp_path, reference):
     out = tmp_path / "home"
     out.mkdir()
     (out / "train.jsonl").write_text("mine")
@@ -160,7 +165,7 @@ def test_a_folder_of_other_things_is_not_written_to(csv_file, tmp_path, referenc
     assert (out / "train.jsonl").read_text() == "mine"
 
 
-def test_an_out_that_cannot_be_made_is_a_clear_error(csv_file, tmp_path, reference):
+def test_an_out_that_cannot_be_made_is_a_clear_error(labelled, csv_file, tmp_path, reference):
     with pytest.raises(CorpusError, match="Cannot write the corpus"):
         build(csv_file(labelled(30)), tmp_path / "mail.csv" / "c", taxonomy=reference)
 
@@ -176,33 +181,33 @@ def test_an_out_that_cannot_be_made_is_a_clear_error(csv_file, tmp_path, referen
         ({"limit": 99}, "No test rows"),
     ],
 )
-def test_bad_arguments_are_clear_errors(csv_file, tmp_path, reference, change, complaint):
+def test_bad_arguments_are_clear_errors(labelled, csv_file, tmp_path, reference, change, complaint):
     arguments = {"source": csv_file(labelled(30)), "out": tmp_path / "c", "taxonomy": reference}
     with pytest.raises(CorpusError, match=complaint):
         build(**{**arguments, **change})
     assert not (tmp_path / "c").exists()
 
 
-def test_a_source_without_a_good_row_says_why(csv_file, tmp_path, reference):
+def test_a_source_without_a_good_row_says_why(labelled, csv_file, tmp_path, reference):
     source = csv_file(labelled(30, category="invoices"))
     with pytest.raises(CorpusError, match=r"No training rows(.|\n)*line 2: unknown category"):
         build(source, tmp_path / "c", taxonomy=reference)
 
 
-def test_a_category_without_mail_is_a_warning(csv_file, tmp_path, reference):
+def test_a_category_without_mail_is_a_warning(labelled, csv_file, tmp_path, reference):
     rows = [row for row in labelled(60) if row["category"] != "forum"]
     summary = build(csv_file(rows), tmp_path / "c", taxonomy=reference)
     assert summary.warnings[0] == "The train part has no mail of: forum."
 
 
-def test_labels_that_disagree_are_a_warning(csv_file, tmp_path, reference):
+def test_labels_that_disagree_are_a_warning(labelled, csv_file, tmp_path, reference):
     rows = labelled(30) + labelled(1, category="spam")
     summary = build(csv_file(rows), tmp_path / "c", taxonomy=reference)
     assert summary.disagreements == 1
     assert any("more than one category" in warning for warning in summary.warnings)
 
 
-def test_files_changed_after_the_build_are_noticed(csv_file, tmp_path, reference):
+def test_files_changed_after_the_build_are_noticed(labelled, csv_file, tmp_path, reference):
     out = tmp_path / "c"
     build(csv_file(labelled(30)), out, taxonomy=reference)
     for name in ("train.jsonl", "test.jsonl", "taxonomy.toml"):
@@ -224,7 +229,9 @@ def test_files_changed_after_the_build_are_noticed(csv_file, tmp_path, reference
         Corpus.load(tmp_path)
 
 
-def test_the_statistics_page_is_whole_and_shows_mail_as_text(csv_file, tmp_path, reference):
+def test_the_statistics_page_is_whole_and_shows_mail_as_text(
+    labelled, csv_file, tmp_path, reference
+):
     rows = labelled(60, copies=2)
     for row in rows:
         row["body"] += " <script>alert('x')</script><img src=http://x.example/y>"
@@ -248,7 +255,9 @@ def test_the_reference_data_gives_400_to_train_and_2000_disjoint_to_test(tmp_pat
     assert min(summary.categories_test.values()) > 300
 
 
-def test_the_default_taxonomy_warns_that_reference_data_has_no_personal_mail(csv_file, tmp_path):
+def test_the_default_taxonomy_warns_that_reference_data_has_no_personal_mail(
+    labelled, csv_file, tmp_path
+):
     source = csv_file(labelled(60))
     summary = build(source, tmp_path / "c", taxonomy=Taxonomy.load("default"))
     assert summary.warnings == (

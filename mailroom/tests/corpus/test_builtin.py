@@ -108,9 +108,7 @@ def test_a_taxonomy_of_other_things_is_refused(tmp_path):
         build("builtin", tmp_path / "c", taxonomy=other)
 
 
-def test_its_test_part_can_measure_a_model_of_other_data(tmp_path, csv_file):
-    from conftest import labelled
-
+def test_its_test_part_can_measure_a_model_of_other_data(tmp_path, csv_file, labelled):
     summary = build(csv_file(labelled(60)), tmp_path / "c", taxonomy=DEFAULT, test_data="builtin")
     assert (summary.train, summary.test) == (60, 210)
     assert Corpus.load(tmp_path / "c").test[0].message.sender
