@@ -28,6 +28,7 @@ class Limits:
     max_backlog_ops: int = 20_000
     """Unsettled ops in all; beyond it intake answers 429 and the SDK repeats."""
     max_backlog_ops_per_owner: int = 10_000
+    """The same for one owner."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,6 +53,8 @@ class Engine:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Service:
+    """How long things are waited for and kept."""
+
     poll_hold_s: float = 25.0
     """How long a future's poll is held; the SDK's own timeout is 45 s."""
     session_silence_s: float = 900.0
@@ -67,6 +70,7 @@ class Config:
     home: Path = field(default_factory=lambda: Path(platformdirs.user_data_dir("tinsmith")))
     """Ledger, checkpoints and secrets."""
     host: str = "127.0.0.1"
+    """Address to listen on; without API keys only a loopback one."""
     port: int = 8765
     """0 picks a free one."""
     models: tuple[str, ...] = ()
