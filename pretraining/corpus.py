@@ -6,10 +6,11 @@ from dataclasses import dataclass
 
 from pretraining.grammar import Grammar
 from pretraining.messages import compose, lay_out
-from pretraining.tasks import Turn, ask
+from pretraining.tasks import Chat, ask, copying
 
-CHAT_SHARE = 0.8
 COPY_SHARE = 0.04
+CHAT_SHARE = 0.85
+"""Of what is not copying; the rest is plain text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,34 +21,41 @@ class Span:
     is_answer: bool
 
 
-Document = tuple[Span, ...]
+@dataclass(frozen=True, slots=True)
+class Document:
+    spans: tuple[Span, ...]
+    kind: int | None = None
+    """Number of the kind of message that the document is about, if it is about one."""
+
+    @property
+    def text(self) -> str:
+        return "".join(span.text for span in self.spans)
 
 
-def chat_spans(turn: Turn) -> Document:
-    """The turn as the model's chat template renders it."""
-    head = f"<|im_start|>system\n{turn.system}<|im_end|>\n" if turn.system else ""
-    head += f"<|im_start|>user\n{turn.user}<|im_end|>\n<|im_start|>assistant\n"
-    return Span(head, False), Span(f"{turn.assistant}<|im_end|>", True)
-
-
-def copy_spans(grammar: Grammar, rng: random.Random) -> Document:
-    """Something without sense, and the same again: all that helps is to copy."""
-    names = list(grammar.lexicon)
-    words = [grammar.expand("{" + rng.choice(names) + "}", rng) for _ in range(rng.randint(3, 9))]
-    text = " ".join(words)
-    task = rng.choice(("Repeat: ", "Copy this: ", "Say again: ", "Echo "))
-    return chat_spans(Turn("", task + text, text))
+def rendered(chat: Chat, kind: int | None = None) -> Document:
+    """The chat as the model's chat template renders it, but for the line end at its end."""
+    spans: list[Span] = []
+    before = f"<|im_start|>system\n{chat.system}<|im_end|>\n" if chat.system else ""
+    for exchange in chat.exchanges:
+        user = f"<|im_start|>user\n{exchange.user}<|im_end|>\n<|im_start|>assistant\n"
+        spans.append(Span(before + user, False))
+        spans.append(Span(f"{exchange.assistant}<|im_end|>", True))
+        before = "\n"
+    return Document(tuple(spans), kind)
 
 
 def documents(grammar: Grammar, seed: int, *, max_sentences: int = 6) -> Iterator[Document]:
     """Documents without end; the same seed gives the same ones."""
     rng = random.Random(seed)
+    numbers = {kind.name: number for number, kind in enumerate(grammar.kinds)}
     while True:
-        roll = rng.random()
-        if roll < CHAT_SHARE:
-            yield chat_spans(ask(grammar, rng, max_sentences=max_sentences))
-        elif roll < CHAT_SHARE + COPY_SHARE:
-            yield copy_spans(grammar, rng)
+        if rng.random() < COPY_SHARE:
+            yield rendered(copying(grammar, rng))
+            continue
+        message = compose(grammar, rng, max_sentences=max_sentences)
+        number = numbers[message.kind.name]
+        if rng.random() < CHAT_SHARE:
+            yield rendered(ask(message, grammar, rng), number)
         else:
-            message = compose(grammar, rng, max_sentences=max_sentences)
-            yield (Span(lay_out(message, grammar, rng) + "<|endoftext|>", False),)
+            text = lay_out(message, grammar, rng)
+            yield Document((Span(f"{text}<|endoftext|>", False),), number)

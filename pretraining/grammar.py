@@ -14,7 +14,7 @@ from pathlib import Path
 
 FOLDER = Path(__file__).parent / "grammar"
 
-ATTRIBUTES = ("tag", "gist", "says", "from", "field", "speed", "next", "by", "honest")
+ATTRIBUTES = ("tag", "gist", "says", "from", "field", "speed", "next", "reply", "by", "honest")
 
 
 def _digits(count: int) -> Callable[[random.Random], str]:

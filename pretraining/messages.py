@@ -117,6 +117,8 @@ LAYOUTS = (
     "From: {sender}\nTo: {to}\nSubject: {subject}\nDate: {date}\n\n{body}",
     "Subject: {subject}\nFrom: {sender}\n\n{body}",
     "Title: {subject}\nText: {body}",
+    "> Subject: {subject}\n> {body}",
+    "> {subject}\n>\n> {body}",
 )
 
 

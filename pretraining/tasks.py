@@ -1,11 +1,11 @@
-"""Questions about a message and their answers, in many wordings.
+"""Chats about a message: questions and their answers, in many wordings.
 
 None of them is the four-step form of triage, and none uses a reference category as a label.
 The point is that the model learns to gather what a text is about when its turn comes.
 """
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from pretraining.grammar import ATTRIBUTES, Grammar
@@ -75,6 +75,12 @@ QUESTIONS: Mapping[str, tuple[str, ...]] = {
         "What to do with this email?",
         "Recommend what to do now.",
     ),
+    "reply": (
+        "Draft an answer.",
+        "Write a short reply to this message.",
+        "What would you answer?",
+        "Draft a response.",
+    ),
     "by": (
         "Was this written by a person or a machine?",
         "Person or machine?",
@@ -96,6 +102,7 @@ FIELD_NAMES: Mapping[str, tuple[str, ...]] = {
     "field": ("Area", "Field", "Domain", "Classification", "Category"),
     "speed": ("Urgency", "Priority", "Importance", "Speed"),
     "next": ("Action", "Suggested actions", "Next", "To do", "Advice", "Response"),
+    "reply": ("Reply", "Drafted response", "Answer", "Draft"),
     "by": ("Written by", "Author", "Hand"),
     "honest": ("Honest", "Trust", "Genuine"),
 }
@@ -113,6 +120,18 @@ EXTRACTIONS: Mapping[str, tuple[str, ...]] = {
     "city": ("Which city is named?", "Find the city."),
 }
 
+LEADS = (
+    "Analyze this email and fill in: ",
+    "Analyze this incoming email step by step: ",
+    "Fill in: ",
+    "Give ",
+    "Note for this text: ",
+    "Answer with these lines: ",
+    "Report ",
+    "Write down ",
+    "Work through it one by one: ",
+)
+
 QUOTES = (
     "{task}\n\n{text}",
     "{text}\n\n{task}",
@@ -129,192 +148,202 @@ QUOTES = (
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
-    """One exchange; an empty system text means that there is no system turn."""
-
-    system: str
+class Exchange:
     user: str
     assistant: str
 
 
-def _ask(task: str, text: str, answer: str, rng: random.Random) -> Turn:
-    system = rng.choice(SYSTEMS) if rng.random() < 0.6 else ""
-    if rng.random() < 0.15:
-        system, task = f"{system} {task}".strip(), ""
-        return Turn(system, text, answer)
-    user = rng.choice(QUOTES).format(task=task, text=text)
-    return Turn(system, user, answer)
+@dataclass(frozen=True, slots=True)
+class Chat:
+    system: str
+    """Empty: there is no system turn."""
+    exchanges: tuple[Exchange, ...]
 
 
-def _case(value: str, rng: random.Random) -> str:
-    return value[0].upper() + value[1:] if rng.random() < 0.7 else value
+def _upper(value: str) -> str:
+    return value[0].upper() + value[1:]
 
 
-def attribute(message: Composed, text: str, grammar: Grammar, rng: random.Random) -> Turn:
+def _others(grammar: Grammar, name: str, value: str) -> list[str]:
+    """What the attribute is for other kinds of message."""
+    return sorted({kind.attributes[name] for kind in grammar.kinds} - {value})
+
+
+def attribute(message: Composed, text: str, grammar: Grammar, rng: random.Random) -> Exchange:
     """One thing that is true of the message."""
     name = rng.choice(ATTRIBUTES)
-    task = rng.choice(QUESTIONS[name])
     value = message.kind.attributes[name]
-    upper = value[0].upper() + value[1:]
-    answer = rng.choice((upper, upper, value, f"{upper}.", f"It is this: {value}"))
-    return _ask(task, text, answer.replace("..", "."), rng)
+    styles = (_upper(value), _upper(value), value, f"{_upper(value)}.", f"It is this: {value}")
+    return Exchange(rng.choice(QUESTIONS[name]), rng.choice(styles).replace("..", "."))
 
 
-def fields(message: Composed, text: str, grammar: Grammar, rng: random.Random) -> Turn:
+def fields(message: Composed, text: str, grammar: Grammar, rng: random.Random) -> Exchange:
     """Several things, each on a line of its own, as the instruction lists them."""
     names = rng.sample(ATTRIBUTES, k=rng.randint(2, 4))
     titles = [rng.choice(FIELD_NAMES[name]) for name in names]
     mark = rng.choice((": ", ": ", " - ", " = ", " is ", ":\n", " | "))
     start = rng.choice(("", "", "- ", "* ", "{i}. ", "{i}) ", "({i}) "))
     joint = rng.choice(("\n", "\n", "\n", "; ", " / "))
-    lead = rng.choice(
-        (
-            "Analyze this email and fill in: ",
-            "Fill in: ",
-            "Give ",
-            "Note for this text: ",
-            "Answer with these lines: ",
-            "Report ",
-            "Write down ",
-        )
-    )
-    answer = joint.join(
-        start.format(i=i) + title + mark + _case(message.kind.attributes[name], rng)
-        for i, (title, name) in enumerate(zip(titles, names, strict=True), 1)
-    )
-    return _ask(lead + ", ".join(titles) + ".", text, answer, rng)
+    upper = rng.random() < 0.7
+    lines = []
+    for i, (title, name) in enumerate(zip(titles, names, strict=True), 1):
+        value = message.kind.attributes[name]
+        lines.append(start.format(i=i) + title + mark + (_upper(value) if upper else value))
+    return Exchange(f"{rng.choice(LEADS)}{', '.join(titles)}.", joint.join(lines))
 
 
-def choose(message: Composed, text: str, grammar: Grammar, rng: random.Random) -> Turn:
+def choose(message: Composed, text: str, grammar: Grammar, rng: random.Random) -> Exchange:
     """The right one of several values."""
-    name = rng.choice(("tag", "gist", "from", "field", "next"))
+    name = rng.choice(("tag", "gist", "from", "field", "next", "reply"))
     right = message.kind.attributes[name]
-    values = sorted({kind.attributes[name] for kind in grammar.kinds} - {right})
-    options = [right, *rng.sample(values, k=min(len(values), rng.randint(1, 5)))]
+    others = _others(grammar, name, right)
+    options = [right, *rng.sample(others, k=min(len(others), rng.randint(1, 5)))]
     rng.shuffle(options)
     task = rng.choice(("Choose one: ", "Which fits best: ", "Pick the right one: ", "Classify: "))
-    return _ask(task + ", ".join(options) + ".", text, right, rng)
+    return Exchange(task + ", ".join(options) + ".", right)
 
 
-def yes_or_no(message: Composed, text: str, grammar: Grammar, rng: random.Random) -> Turn:
+def yes_or_no(message: Composed, text: str, grammar: Grammar, rng: random.Random) -> Exchange:
     """Whether a statement holds."""
-    name = rng.choice(("gist", "from", "field", "tag"))
-    truth = rng.random() < 0.5
-    own = message.kind.attributes[name]
-    others = sorted({kind.attributes[name] for kind in grammar.kinds} - {own})
-    value = own if truth else rng.choice(others)
-    start = {
-        "gist": "Is it about ",
-        "from": "Is the sender ",
-        "field": "Is the area ",
-        "tag": "Tag: ",
-    }[name]
-    return _ask(f"{start}{value}? Yes or no.", text, "Yes" if truth else "No", rng)
+    name, start = rng.choice(
+        (
+            ("gist", "Is it about "),
+            ("from", "Is the sender "),
+            ("field", "Is the area "),
+            ("tag", "Does this tag fit: "),
+        )
+    )
+    is_true = rng.random() < 0.5
+    right = message.kind.attributes[name]
+    value = right if is_true else rng.choice(_others(grammar, name, right))
+    return Exchange(f"{start}{value}? Yes or no.", "Yes" if is_true else "No")
 
 
-def bind(message: Composed, text: str, grammar: Grammar, rng: random.Random) -> Turn:
+def bind(message: Composed, text: str, grammar: Grammar, rng: random.Random) -> Exchange:
     """Answer with words that the instruction ties to senders or areas just now."""
     name = rng.choice(("from", "field"))
-    own = message.kind.attributes[name]
-    others = sorted({kind.attributes[name] for kind in grammar.kinds} - {own})
-    values = [own, *rng.sample(others, k=rng.randint(1, 3))]
+    right = message.kind.attributes[name]
+    values = [right, *rng.sample(_others(grammar, name, right), k=rng.randint(1, 3))]
     words = rng.sample(grammar.lexicon["noun"], k=len(values))
     pairs = list(zip(values, words, strict=True))
     rng.shuffle(pairs)
     task = "Answer " + ", ".join(f"{word} for {value}" for value, word in pairs) + "."
-    return _ask(task, text, words[0], rng)
+    return Exchange(task, words[0])
 
 
-def extract(message: Composed, text: str, grammar: Grammar, rng: random.Random) -> Turn:
+def extract(message: Composed, text: str, grammar: Grammar, rng: random.Random) -> Exchange:
     """Copy something that stands in the text; what the text is about where nothing does."""
-    names = [name for name in EXTRACTIONS if name in message.found]
-    names = [name for name in names if message.found[name] in text]
+    names = [name for name in EXTRACTIONS if message.found.get(name, "\0") in text]
     if not names:
         return attribute(message, text, grammar, rng)
     name = rng.choice(names)
-    return _ask(rng.choice(EXTRACTIONS[name]), text, message.found[name], rng)
+    return Exchange(rng.choice(EXTRACTIONS[name]), message.found[name])
 
 
-def first_words(message: Composed, text: str, grammar: Grammar, rng: random.Random) -> Turn:
+def first_words(message: Composed, text: str, grammar: Grammar, rng: random.Random) -> Exchange:
     """Repeat the beginning."""
-    count = rng.randint(3, 8)
     task = rng.choice(("Repeat the first words.", "How does it begin?", "Copy the beginning."))
-    return _ask(task, text, " ".join(text.split()[:count]), rng)
+    return Exchange(task, " ".join(text.split()[: rng.randint(3, 8)]))
 
 
-def repeat_subject(message: Composed, text: str, grammar: Grammar, rng: random.Random) -> Turn:
-    """Repeat the subject line."""
-    user = f"Subject: {message.subject}\n\n{message.body}"
+def subject_line(message: Composed, text: str, grammar: Grammar, rng: random.Random) -> Exchange:
+    """Repeat the subject line, where the text shows it as such."""
+    if f"Subject: {message.subject}\n" not in text:
+        return first_words(message, text, grammar, rng)
     task = rng.choice(("Repeat the subject.", "What is the subject line?", "Copy the subject."))
-    return _ask(task, user, message.subject, rng)
+    return Exchange(task, message.subject)
 
 
-def keywords(message: Composed, text: str, grammar: Grammar, rng: random.Random) -> Turn:
+def keywords(message: Composed, text: str, grammar: Grammar, rng: random.Random) -> Exchange:
     """The longest words of the text, in its order."""
     words = [word.strip(".,!?:;\"'()").lower() for word in text.split()]
     long = sorted({word for word in words if word.isalpha()}, key=lambda w: (-len(w), w))[:4]
-    picked = sorted(long, key=words.index)
     task = rng.choice(("Give keywords.", "List the keywords.", "Which words matter most?"))
-    return _ask(task, text, ", ".join(picked), rng)
+    return Exchange(task, ", ".join(sorted(long, key=words.index)) or "None")
 
 
-def write(message: Composed, text: str, grammar: Grammar, rng: random.Random) -> Turn:
+def write(message: Composed, text: str, grammar: Grammar, rng: random.Random) -> Exchange:
     """Write a message of a given kind: the question turned round."""
     values = message.kind.attributes
     about = rng.choice(
-        (
-            values["gist"],
-            f"{values['gist']}, sent by {values['from']}",
-            f"tag {values['tag']}",
-        )
+        (values["gist"], f"{values['gist']}, sent by {values['from']}", f"tag {values['tag']}")
     )
     task = rng.choice(("Write a message: ", "Write an email about this: ", "Draft a text: "))
-    return Turn("", f"{task}{about}.", message.subject + "\n" + message.body)
+    return Exchange(f"{task}{about}.", f"{message.subject}\n{message.body}")
 
 
-def proceed(message: Composed, text: str, grammar: Grammar, rng: random.Random) -> Turn:
+def proceed(message: Composed, text: str, grammar: Grammar, rng: random.Random) -> Exchange:
     """Go on from the first half."""
     words = text.split(" ")
     cut = max(1, len(words) // 2)
     task = rng.choice(("Continue the text.", "What comes next?", "Finish the message."))
-    return _ask(task, " ".join(words[:cut]), " ".join(words[cut:]) or ".", rng)
+    return Exchange(f"{task}\n\n{' '.join(words[:cut])}", " ".join(words[cut:]) or ".")
 
 
-def compare(message: Composed, text: str, grammar: Grammar, rng: random.Random) -> Turn:
+def compare(message: Composed, text: str, grammar: Grammar, rng: random.Random) -> Exchange:
     """Which of two texts has a property."""
-    other = compose(grammar, rng, max_sentences=2)
     name = rng.choice(("tag", "from", "field"))
-    if other.kind.attributes[name] == message.kind.attributes[name]:
-        return attribute(message, text, grammar, rng)
-    texts = [message.subject + " " + message.sentences[0], other.subject + " " + other.body]
-    first = rng.random() < 0.5
-    a, b = texts if first else texts[::-1]
-    task = f"Which text fits: {message.kind.attributes[name]}? A or B."
-    return _ask(task, f"A: {a}\nB: {b}", "A" if first else "B", rng)
+    right = message.kind.attributes[name]
+    other = compose(grammar, rng, max_sentences=2)
+    while other.kind.attributes[name] == right:
+        other = compose(grammar, rng, max_sentences=2)
+    texts = [f"{m.subject} {m.sentences[0]}" for m in (message, other)]
+    is_first = rng.random() < 0.5
+    first, second = texts if is_first else texts[::-1]
+    task = f"Which text fits: {right}? A or B."
+    return Exchange(f"{task}\nA: {first}\nB: {second}", "A" if is_first else "B")
 
 
-Task = Callable[[Composed, str, Grammar, random.Random], Turn]
-
-TASKS: Sequence[tuple[Task, float]] = (
-    (attribute, 30),
-    (fields, 24),
-    (choose, 8),
-    (yes_or_no, 4),
-    (bind, 4),
-    (extract, 6),
-    (first_words, 2),
-    (repeat_subject, 3),
-    (keywords, 3),
-    (write, 5),
-    (proceed, 2),
-    (compare, 3),
-)
-"""Each task with its share."""
+def copying(grammar: Grammar, rng: random.Random) -> Chat:
+    """Something without sense, and the same again: all that helps is to copy."""
+    names = list(grammar.lexicon)
+    words = [grammar.expand("{" + rng.choice(names) + "}", rng) for _ in range(rng.randint(3, 9))]
+    text = " ".join(words)
+    task = rng.choice(("Repeat: ", "Copy this: ", "Say again: ", "Echo "))
+    return Chat("", (Exchange(task + text, text),))
 
 
-def ask(grammar: Grammar, rng: random.Random, *, max_sentences: int = 6) -> Turn:
-    """A random question about a random message."""
-    message = compose(grammar, rng, max_sentences=max_sentences)
+Task = Callable[[Composed, str, Grammar, random.Random], Exchange]
+
+ABOUT_TEXT: Mapping[Task, float] = {
+    attribute: 30,
+    fields: 26,
+    choose: 8,
+    yes_or_no: 4,
+    bind: 4,
+    extract: 6,
+    first_words: 2,
+    subject_line: 3,
+    keywords: 3,
+}
+"""Questions to a text that the chat shows, each with its share."""
+
+WITHOUT_TEXT: Mapping[Task, float] = {write: 4, proceed: 2, compare: 3}
+"""Exchanges that bring all they need."""
+
+WITHOUT_TEXT_SHARE = 0.08
+FOLLOW_UP_RATE = 0.4
+
+
+def ask(message: Composed, grammar: Grammar, rng: random.Random) -> Chat:
+    """A chat about the message: one question, or several one after the other."""
     text = lay_out(message, grammar, rng)
-    (task,) = rng.choices([task for task, _ in TASKS], [share for _, share in TASKS])
-    return task(message, text, grammar, rng)
+    system = rng.choice(SYSTEMS) if rng.random() < 0.6 else ""
+    if rng.random() < WITHOUT_TEXT_SHARE:
+        (task,) = rng.choices(list(WITHOUT_TEXT), list(WITHOUT_TEXT.values()))
+        return Chat(system, (task(message, text, grammar, rng),))
+
+    def question() -> Exchange:
+        (task,) = rng.choices(list(ABOUT_TEXT), list(ABOUT_TEXT.values()))
+        return task(message, text, grammar, rng)
+
+    first = question()
+    if rng.random() < 0.15:
+        system = f"{system} {first.user}".strip()
+        exchanges = [Exchange(text, first.assistant)]
+    else:
+        user = rng.choice(QUOTES).format(task=first.user, text=text)
+        exchanges = [Exchange(user, first.assistant)]
+    while rng.random() < FOLLOW_UP_RATE and len(exchanges) < 4:
+        exchanges.append(question())
+    return Chat(system, tuple(exchanges))

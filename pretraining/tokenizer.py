@@ -40,10 +40,7 @@ def train(grammar: Grammar, seed: int) -> Tokenizer:
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    sample = (
-        "".join(span.text for span in document)
-        for document in islice(documents(grammar, seed), SAMPLE_DOCUMENTS)
-    )
+    sample = (document.text for document in islice(documents(grammar, seed), SAMPLE_DOCUMENTS))
     tokenizer.train_from_iterator(sample, trainer)
     return tokenizer
 
