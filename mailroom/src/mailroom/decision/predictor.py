@@ -58,7 +58,7 @@ class Predictor:
             scores: whether to score the categories; costs about one request for each mail.
             wait: how to wait for the service, e.g. `Service.wait`.
         """
-        self._client = sampling_client
+        self.client = sampling_client
         self.tokenizer = tokenizer
         self._taxonomy = taxonomy
         self._max_prompt_tokens = max_prompt_tokens
@@ -68,7 +68,8 @@ class Predictor:
         )
         self._writes = writes
         self._wait = wait
-        self._scorer = Scorer(sampling_client, self._candidates(), wait) if scores else None
+        self.candidates = self._category_candidates()
+        self._scorer = Scorer(sampling_client, self.candidates, wait) if scores else None
 
     def predict(
         self,
@@ -96,7 +97,7 @@ class Predictor:
         prompt = render_prompt(message, self.tokenizer, self._taxonomy, self._max_prompt_tokens)
         written = None
         if self._writes:
-            written = self._client.sample(
+            written = self.client.sample(
                 prompt=tinker.ModelInput.from_ints(prompt),
                 num_samples=1,
                 sampling_params=self._params,
@@ -130,7 +131,7 @@ class Predictor:
         assert isinstance(text, str)
         return text
 
-    def _candidates(self) -> tuple[Candidate, ...]:
+    def _category_candidates(self) -> tuple[Candidate, ...]:
         """Each category's first line as training tokenizes it, the next line's beginning after it:
         what follows a label can change how its end is tokenized."""
         return candidates(

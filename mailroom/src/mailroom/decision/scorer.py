@@ -37,11 +37,12 @@ class Scorer:
         self._candidates = candidates
         self._wait = wait
         self._stem = candidates[0].tokens[: candidates[0].num_shared]
-        self._gives_top_k = True
+        self.gives_top_k = True
+        """Whether to try the one request; off once a service has refused it."""
 
     def ask(self, prompt: Sequence[int]) -> Asked:
         """Send what can be sent at once; `read` waits."""
-        in_top_k = [c for c in self._candidates if c.num_scored == 1] if self._gives_top_k else []
+        in_top_k = [c for c in self._candidates if c.num_scored == 1] if self.gives_top_k else []
         alone = [c for c in self._candidates if c not in in_top_k]
         after_stem = None
         if in_top_k:
@@ -76,7 +77,7 @@ class Scorer:
         try:
             top = self._wait(asked.after_stem).sequences[0].topk_logprobs
         except (tinker.BadRequestError, tinker.UnprocessableEntityError, tinker.RequestFailedError):
-            self._gives_top_k = False
+            self.gives_top_k = False
             return {}
         return dict(top[0]) if top and top[0] else {}
 

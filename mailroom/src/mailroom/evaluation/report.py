@@ -97,6 +97,7 @@ def render_report(
         latest=evaluation.latest,
         rows=_rows(evaluation),
         apart_rows=_apart_rows(evaluation),
+        all_apart=_all_apart(evaluation),
         names={category.key: category.name for category in taxonomy.categories},
         keys=taxonomy.keys,
         no_answer=NO_ANSWER,
@@ -124,8 +125,14 @@ def _rows(evaluation: Evaluation) -> list[_Row]:
     return rows
 
 
+def _all_apart(evaluation: Evaluation) -> bool:
+    return bool(evaluation.examples) and all(example.apart for example in evaluation.examples)
+
+
 def _apart_rows(evaluation: Evaluation) -> list[_Row]:
     rows = []
+    if _all_apart(evaluation):
+        return []  # the table would be the first one again
     if evaluation.before.apart is not None:
         rows.append(_Row("Before", "written freely", evaluation.before.apart))
     if evaluation.after is not None and evaluation.after.apart is not None:
