@@ -35,9 +35,10 @@ EXAMPLES = (
     example("personal", "Hello"),
 )
 BEFORE = score(TAXONOMY, EXAMPLES, [written(e, None) for e in EXAMPLES])
+GIVEN = ("spam", "updates", "spam")
 AFTER = score(
-    TAXONOMY, EXAMPLES, [written(e, c) for e, c in zip(EXAMPLES, ("spam", "updates", "spam"), strict=True)]
-)  # fmt: skip
+    TAXONOMY, EXAMPLES, [written(e, given) for e, given in zip(EXAMPLES, GIVEN, strict=True)]
+)
 PICTURE = TokenPicture(
     (
         Token(1, "> mail", 0.0),

@@ -2,6 +2,8 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from mailroom.errors import MailroomError
+from mailroom.service.connect import open_service
 from mailroom.service.loopback import is_healthy, is_loopback, serves_tokenizer, status_of
 
 
@@ -56,3 +58,13 @@ def test_nobody_there_is_no_error():
 )
 def test_loopback_is_this_machine_only(url, is_here):
     assert is_loopback(url) == is_here
+
+
+def test_a_service_of_the_environment_that_is_not_there_is_named_at_once(tmp_path, monkeypatch):
+    monkeypatch.setenv("TINKER_BASE_URL", "http://127.0.0.1:1/")
+
+    with (
+        pytest.raises(MailroomError, match=r"nothing answers at http://127\.0\.0\.1:1,"),
+        open_service(tmp_path, None, pytest.fail),
+    ):
+        pytest.fail("there is no service")

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol, TypeVar
 
 from mailroom.config import BUILTIN_BASE_MODEL, served_name
+from mailroom.errors import MailroomError
 from mailroom.service.local import LocalServer, local_server
-from mailroom.service.loopback import is_loopback
+from mailroom.service.loopback import is_loopback, status_of
 from mailroom.service.tokenizers import use_hub_facade
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 LOCAL_API_KEY = "tml-local"
 ALIVE_CHECK_S = 2.0
+REACH_PATIENCE_S = 20.0
 
 
 class Promise(Protocol[T]):
@@ -112,11 +114,17 @@ def open_service(
     Args:
         base_model: the model that the command needs; None is the built-in one.
         say: is told what happens, in a line.
+
+    Raises:
+        MailroomError: the service cannot be reached or started.
     """
     wanted = base_model or BUILTIN_BASE_MODEL
     url = os.environ.get("TINKER_BASE_URL", "").rstrip("/")
     key = os.environ.get("TINKER_API_KEY") or None
     if url:
+        if status_of(f"{url}/api/v1/healthz", timeout_s=REACH_PATIENCE_S) is None:
+            # The SDK would try for minutes, without a word.
+            raise MailroomError(f"nothing answers at {url}, which TINKER_BASE_URL names")
         use_hub_facade(url, served_name(wanted))
         yield Service(url, key or (LOCAL_API_KEY if is_loopback(url) else None))
         return
@@ -129,8 +137,6 @@ def open_service(
 
 
 def _answers(server: LocalServer) -> bool:
-    from mailroom.errors import MailroomError
-
     try:
         server.check_alive()
     except MailroomError:
