@@ -37,8 +37,11 @@ SWEEP_EVERY_S = 60.0
 SERVER_FILE = "server.json"
 
 
-def serve_until_stopped(config: Config) -> int:
+def serve_until_stopped(config: Config, *, as_json: bool = False) -> int:
     """Run the server until SIGINT or SIGTERM; returns the exit code.
+
+    When the models answer, its address goes to standard output: a line, or with `as_json` one
+    document {"url", "pid", "models"}.
 
     Raises:
         InvalidInputError: a setting that can't work, such as an unknown model.
@@ -50,14 +53,19 @@ def serve_until_stopped(config: Config) -> int:
     if len(set(names)) != len(names):
         raise InvalidInputError(f"two models with one name: {', '.join(names)}")
     with _home_lock(config.home), _listen(config.host, config.port) as listening:
-        return asyncio.run(_Server(config, models, listening).run())
+        return asyncio.run(_Server(config, models, listening, as_json).run())
 
 
 class _Server:
     def __init__(
-        self, config: Config, models: Sequence[ServedModel], listening: socket.socket
+        self,
+        config: Config,
+        models: Sequence[ServedModel],
+        listening: socket.socket,
+        as_json: bool,
     ) -> None:
         self._config = config
+        self._as_json = as_json
         self._listening = listening
         self._ledger = Ledger.open(config.home / "ledger.db")
         store = CheckpointStore(config.home / "checkpoints")
@@ -134,12 +142,13 @@ class _Server:
                     self._http.should_exit = True
                     return
             await asyncio.sleep(0.05)
-        print(f"tinsmith is ready on {self._url}", file=sys.stderr, flush=True)
+        ready = json.dumps(self._about()) if self._as_json else f"tinsmith is ready on {self._url}"
+        print(ready, flush=True)
         while True:
             await asyncio.sleep(SWEEP_EVERY_S)
             try:
                 swept = await asyncio.to_thread(self._service.sessions.sweep)
-            except StorageError as error:
+            except Exception as error:  # the edge of a background task: it must go on
                 failure("sweep_failed", error)
             else:
                 if swept.sessions_ended or swept.checkpoints_deleted:
@@ -154,13 +163,16 @@ class _Server:
         host, port = self._listening.getsockname()[:2]
         return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
+    def _about(self) -> dict[str, object]:
+        return {"url": self._url, "pid": os.getpid(), "models": list(self._engines)}
+
     def _announce(self, server_file: Path) -> None:
-        models = list(self._engines)
-        about = {"url": self._url, "pid": os.getpid(), "models": models}
+        """Say on disk and on standard error where we are, before the models are loaded."""
         fresh = server_file.with_suffix(".new")
-        fresh.write_text(json.dumps(about))
+        fresh.write_text(json.dumps(self._about()))
         fresh.replace(server_file)
-        print(f"tinsmith loads {', '.join(models)}; {self._url}", file=sys.stderr, flush=True)
+        names = ", ".join(self._engines)
+        print(f"tinsmith loads {names}; {self._url}", file=sys.stderr, flush=True)
 
 
 class _Http(uvicorn.Server):

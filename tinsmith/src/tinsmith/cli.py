@@ -55,6 +55,7 @@ def main() -> None:
 @click.option("--dtype", help="float32 or bfloat16, of the frozen base model.")
 @config_option
 @click.option("--log-level", default="info", type=click.Choice(["debug", "info", "warning"]))
+@click.option("--json", "as_json", is_flag=True, help="When ready, one JSON document.")
 def serve(
     models: tuple[str, ...],
     home: Path | None,
@@ -64,6 +65,7 @@ def serve(
     dtype: str | None,
     config_file: Path | None,
     log_level: str,
+    as_json: bool,
 ) -> None:
     """Serve the Tinker API until Ctrl-C."""
     from tinsmith.app import serve_until_stopped
@@ -81,7 +83,7 @@ def serve(
         models=models or config.models,
         engine=engine,
     )
-    sys.exit(serve_until_stopped(config))
+    sys.exit(serve_until_stopped(config, as_json=as_json))
 
 
 @main.command(hidden=True)

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from tinsmith.config import Config
 from tinsmith.domain.records import ServedModel
-from tinsmith.ledger.bell import Bell, BellTower
+from tinsmith.ledger.bell import Bell, BellListener
 from tinsmith.telemetry import event, failure
 
 RESTART_PAUSES_S = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
@@ -59,14 +59,18 @@ class EngineProcess:
 
     def ring(self) -> None:
         """Tell the engine that the ledger holds something for it."""
-        if self._bell is not None:
-            self._bell.ring("ring")
+        bell = self._bell  # another thread may take it away between the test and the call
+        if bell is not None:
+            bell.ring("ring")
 
     def ask_to_stop(self) -> None:
         """Let the engine finish its turn and end; `join` waits for it."""
         self._stopping.set()
-        if self._bell is not None:
-            self._bell.ring("stop")
+        bell, child = self._bell, self._child
+        if bell is not None:
+            bell.ring("stop")
+        elif child is not None:
+            child.terminate()  # still loading: it holds nothing yet
 
     def join(self) -> None:
         """Wait for the end, and insist on it after a while."""
@@ -100,13 +104,13 @@ class EngineProcess:
             self._stopping.wait(pause_s)
 
     def _run_once(self) -> None:
-        tower = BellTower()
+        listener = BellListener()
         spec = {
             "model": asdict(self.model),
             "home": str(self._config.home.resolve()),
             "engine": asdict(self._config.engine),
         }
-        environment = {**os.environ, "TINSMITH_BELL": f"{tower.port}:{tower.key}"}
+        environment = {**os.environ, "TINSMITH_BELL": f"{listener.port}:{listener.key}"}
         self._child = subprocess.Popen(
             [sys.executable, "-m", "tinsmith.cli", "engine", json.dumps(spec)],
             env=environment,
@@ -114,10 +118,12 @@ class EngineProcess:
             stdout=sys.stderr.fileno(),
             start_new_session=os.name != "nt",  # Ctrl-C is for the front, which then stops us
         )
-        closer = threading.Thread(target=_close_when_gone, args=(self._child, tower), daemon=True)
+        closer = threading.Thread(
+            target=_close_when_gone, args=(self._child, listener), daemon=True
+        )
         closer.start()
         try:
-            self._bell = _accept_engine(tower)
+            self._bell = _accept_engine(listener)
             self._listen(self._bell)
         except (OSError, EOFError) as error:
             if not self._stopping.is_set():
@@ -126,7 +132,7 @@ class EngineProcess:
             failure("engine_thread_failed", error, base_model=self.model.name)
         finally:
             self._bell = None
-            tower.close()
+            listener.close()
             if not self._stopping.is_set():
                 self._child.kill()
             self._child.wait()
@@ -145,19 +151,19 @@ class EngineProcess:
                 self._on_settled(message["request_ids"])
 
 
-def _accept_engine(tower: BellTower) -> Bell:
+def _accept_engine(listener: BellListener) -> Bell:
     while True:
         try:
-            return tower.accept()
+            return listener.accept()
         except AuthenticationError:
-            event("stranger_at_the_bell")
+            event("unauthenticated_connection")
 
 
-def _close_when_gone(child: subprocess.Popen[bytes], tower: BellTower) -> None:
+def _close_when_gone(child: subprocess.Popen[bytes], listener: BellListener) -> None:
     """A child that dies before it connects must not leave `accept` waiting for ever: poke it."""
     child.wait()
     try:
-        Bell.connect(tower.port, tower.key).close()
+        Bell.connect(listener.port, listener.key).close()
     except (OSError, EOFError, AuthenticationError):
         return
 

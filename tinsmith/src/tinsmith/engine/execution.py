@@ -86,7 +86,7 @@ class RunExecutor:
                 self._load_into(run_id, source, record.owner, with_optimizer)
                 return _done(Loaded(run_id, source))
             case ForwardBackward() as op:
-                return self._forward_backward(run_id, op)
+                return self._forward_backward(record, op)
             case OptimStep() as op:
                 return self._optim_step(record, op)
             case SaveState() | SaveForSampler() | SaveExternal() as op:
@@ -107,11 +107,12 @@ class RunExecutor:
                 "client from the run's last checkpoint and go on from there"
             ) from None
 
-    def _forward_backward(self, run_id: str, op: ForwardBackward) -> Executed | None:
+    def _forward_backward(self, record: OpRecord, op: ForwardBackward) -> Executed | None:
+        run_id = record.scope
         under_way = self._passes.pop(run_id, None)
         if under_way is None:
-            trainer = Trainer(self._base_model, self._state(run_id), self._micro_batch_tokens)
-            under_way = trainer.start(op)
+            state = self._state(run_id) if op.forward_only else self._in_window(record)
+            under_way = Trainer(self._base_model, state, self._micro_batch_tokens).start(op)
         done = under_way.advance()
         if done is None:
             self._passes[run_id] = under_way
@@ -119,12 +120,17 @@ class RunExecutor:
         return _done(done)
 
     def _optim_step(self, record: OpRecord, op: OptimStep) -> Executed:
+        state = self._in_window(record)
+        return _done(Trainer(self._base_model, state, self._micro_batch_tokens).optim_step(op))
+
+    def _in_window(self, record: OpRecord) -> TrainingState:
+        """The run's state, told of what intake refused: those ops never came by here."""
         state = self._state(record.scope)
-        for failed in self._ledger.failed_in_window(record.scope, record.seq_id):
-            # Those refused at intake never came by here.
+        window = self._ledger.gradient_window(record.scope, record.seq_id)
+        state.enter_window(window.start_seq_id)
+        for failed in window.failed:
             state.fail_window(f"seq_id {failed.seq_id}: {failed.message}")
-        trainer = Trainer(self._base_model, state, self._micro_batch_tokens)
-        return _done(trainer.optim_step(op))
+        return state
 
     def _load(self, source: CheckpointAddress, owner: str, with_optimizer: bool) -> TrainingState:
         checkpoint = self._ledger.visible_checkpoint(source, owner)

@@ -6,13 +6,15 @@ sampling, so that neither training nor sampling waits longer than that for the o
 
 from __future__ import annotations
 
+import logging
 from collections import deque
+from collections.abc import Mapping
 
 from tinsmith.checkpoints.store import CheckpointStore
 from tinsmith.config import Engine as EngineSettings
-from tinsmith.domain.errors import ServiceError, UserError
+from tinsmith.domain.errors import ServiceError, StorageError, UserError
 from tinsmith.domain.ops import Sample
-from tinsmith.domain.outcomes import Failed, FailureCategory, Outcome
+from tinsmith.domain.outcomes import Failed, FailureCategory
 from tinsmith.domain.records import ServedModel
 from tinsmith.engine.base_model import BaseModel
 from tinsmith.engine.execution import Executed, RunExecutor
@@ -22,11 +24,12 @@ from tinsmith.engine.sampler import Sampler
 from tinsmith.ledger.bell import Bell
 from tinsmith.ledger.ledger import Ledger, OpRecord, Settlement
 from tinsmith.scheduler.turns import Backlog, Idle, LastTurns, RunTurn, SampleTurn, next_turn
-from tinsmith.telemetry import failure
+from tinsmith.telemetry import event, failure
 
 LOOK_ANYWAY_S = 5.0
 """The ledger is read at least so often, in case a ring of the bell was lost."""
 TAKE_IN_BYTES = 64 * 2**20
+STORAGE_PAUSE_S = 2.0
 
 
 class EngineLoop:
@@ -63,6 +66,7 @@ class EngineLoop:
         self._last_row = 0
         self._last_turns = LastTurns()
         self._stopping = False
+        self._has_news = True
 
     def run(self) -> None:
         """Work until the front says stop.
@@ -71,8 +75,10 @@ class EngineLoop:
             EOFError: the front is gone.
             LeaseLostError: another engine has taken over.
         """
-        self._take_in()
         while not self._stopping:
+            if self._has_news:
+                self._has_news = False
+                self._take_in()
             backlog = Backlog(
                 runs=tuple(self._queues),
                 has_samples=bool(self._sampler.num_waiting or self._sampler.num_active),
@@ -88,14 +94,12 @@ class EngineLoop:
             self._hear(LOOK_ANYWAY_S if isinstance(turn, Idle) else 0.0)
 
     def _hear(self, patience_s: float) -> None:
-        """Wait for the bell no longer than `patience_s`, and read the ledger if it rang."""
+        """Wait for the bell no longer than `patience_s`, and note what it said."""
         message = self._bell.listen(patience_s)
-        rang = message is not None or patience_s > 0
+        self._has_news = self._has_news or message is not None or patience_s > 0
         while message is not None:
             self._stopping = self._stopping or message["kind"] == "stop"
             message = self._bell.listen(0.0)
-        if rang and not self._stopping:
-            self._take_in()
 
     def _take_in(self) -> None:
         """Read the log on from where we are, some megabytes at a time."""
@@ -112,46 +116,60 @@ class EngineLoop:
     def _take_in_sample(self, record: OpRecord, sample: Sample) -> None:
         try:
             self._sampler.add(record.request_id, sample, self._frozen.of_sampler(record.scope))
-        except UserError as error:
-            self._settle([(record.request_id, Failed(FailureCategory.USER, str(error)))])
+        except Exception as error:
+            self._settle({record.request_id: Executed(_failed(error, record.request_id))})
 
     def _train(self, run_id: str) -> None:
         queue = self._queues[run_id]
         record = queue[0]
         try:
             executed = self._executor.execute(record)
-        except UserError as error:
-            executed = Executed(Failed(FailureCategory.USER, str(error)))
-        except ServiceError as error:
-            executed = Executed(Failed(FailureCategory.SERVER, str(error)))
-        except (RuntimeError, ValueError, ArithmeticError, OSError) as error:
-            failure("op_failed", error, run=run_id, seq=record.seq_id)
-            why = f"the engine failed on seq_id {record.seq_id}: {type(error).__name__}: {error}"
-            executed = Executed(Failed(FailureCategory.SERVER, why))
+        except Exception as error:
+            executed = Executed(_failed(error, record.request_id))
         if executed is None:
             return
-        settlement = Settlement(
-            record.request_id, executed.outcome, self._lease_epoch, executed.checkpoint
-        )
-        self._ledger.settle_many([settlement])
-        self._bell.ring("settled", request_ids=[record.request_id])
+        self._settle({record.request_id: executed})
         queue.popleft()
         if not queue:
             del self._queues[run_id]
 
     def _sample(self) -> None:
         try:
-            self._settle(self._sampler.step())
-        except (RuntimeError, ValueError) as error:
-            failure("sampling_failed", error)
-            why = f"the engine failed while sampling: {type(error).__name__}: {error}"
-            failed = Failed(FailureCategory.SERVER, why)
-            self._settle([(request_id, failed) for request_id in self._sampler.reset()])
+            outcomes = dict(self._sampler.step())
+        except Exception as error:
+            failed = _failed(error, "sampling")
+            outcomes = dict.fromkeys(self._sampler.reset(), failed)
+        if outcomes:
+            self._settle({request: Executed(outcome) for request, outcome in outcomes.items()})
 
-    def _settle(self, outcomes: list[tuple[str, Outcome]]) -> None:
-        if not outcomes:
-            return
-        self._ledger.settle_many(
-            [Settlement(request_id, outcome, self._lease_epoch) for request_id, outcome in outcomes]
-        )
-        self._bell.ring("settled", request_ids=[request_id for request_id, _ in outcomes])
+    def _settle(self, executed: Mapping[str, Executed]) -> None:
+        """Record outcomes and wake who waits. A disk that refuses is asked again until it takes
+        them or we are told to stop: what was executed must not be lost for want of room."""
+        settlements = [
+            Settlement(request_id, one.outcome, self._lease_epoch, one.checkpoint)
+            for request_id, one in executed.items()
+        ]
+        while True:
+            try:
+                self._ledger.settle_many(settlements)
+            except StorageError as error:
+                event("cannot_record", level=logging.WARNING, why=error, retry_s=STORAGE_PAUSE_S)
+                self._hear(STORAGE_PAUSE_S)
+                if self._stopping:
+                    return
+            else:
+                self._bell.ring("settled", request_ids=list(executed))
+                return
+
+
+def _failed(error: Exception, what: str) -> Failed:
+    """The engine's edge: whatever went wrong with one op becomes its outcome, and is logged if it
+    is ours, so that one op cannot end the engine and the runs that it holds."""
+    if isinstance(error, UserError):
+        return Failed(FailureCategory.USER, str(error))
+    if isinstance(error, ServiceError):
+        return Failed(FailureCategory.SERVER, str(error))
+    failure("op_failed", error, what=what)
+    return Failed(
+        FailureCategory.SERVER, f"the engine failed on {what}: {type(error).__name__}: {error}"
+    )

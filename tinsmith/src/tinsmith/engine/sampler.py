@@ -49,6 +49,8 @@ class Sampler:
         self._max_rows = max_active_sequences
         self._max_cache_tokens = max_cache_bytes // base.cache_bytes_per_token
         self._waiting: deque[SampleRequest] = deque()
+        self._starting: list[SampleRequest] = []
+        """Requests whose prefill is under way: neither waiting nor active."""
         self._cache = KVCache(base.device)
         self._rows = ActiveRows(base.device)
 
@@ -78,15 +80,19 @@ class Sampler:
         a fuller step costs hardly more than an emptier one."""
         admitted = self._admit()
         if admitted:
-            return self._prefill(admitted)
+            self._starting = [request for request, _ in admitted]
+            outcomes = self._prefill(admitted)
+            self._starting = []
+            return outcomes
         if len(self._rows):
             return self._decode()
         return []
 
     def reset(self) -> list[str]:
         """Forget everything after step() has raised; returns the requests that are lost."""
-        lost = {request.request_id: None for request in self._waiting}
+        lost = {request.request_id: None for request in (*self._starting, *self._waiting)}
         lost.update({self._rows.owner(row).request_id: None for row in range(len(self._rows))})
+        self._starting = []
         self._waiting.clear()
         self._cache = KVCache(self._base.device)
         self._rows = ActiveRows(self._base.device)

@@ -18,6 +18,8 @@ class TrainingState:
         """fp32 sum over the window's forward_backward ops; None while there was none."""
         self.window_failure: str | None = None
         """Why a forward_backward of this window failed: its gradient would be half a batch."""
+        self.window_start = -1
+        """seq_id of the op that the window came after."""
 
     @property
     def layout(self) -> AdapterLayout:
@@ -30,3 +32,9 @@ class TrainingState:
     def clear_window(self) -> None:
         self.gradient_P = None
         self.window_failure = None
+
+    def enter_window(self, start_seq_id: int) -> None:
+        """Drop the gradient of an earlier window: its optim_step was refused before it got here."""
+        if start_seq_id != self.window_start:
+            self.clear_window()
+            self.window_start = start_seq_id

@@ -54,7 +54,7 @@ class Bell:
         self._connection.close()
 
 
-class BellTower:
+class BellListener:
     """Where one engine connects to: a free loopback port and a key made for it."""
 
     def __init__(self) -> None:

@@ -69,6 +69,16 @@ class FailedOp:
 
 
 @dataclass(frozen=True, slots=True)
+class GradientWindow:
+    """What a run's gradient is made of at some place of its log."""
+
+    start_seq_id: int
+    """The optim_step (failed ones too), load or creation that the gradient came after."""
+    failed: tuple[FailedOp, ...]
+    """The forward_backwards since then that failed, so that the gradient is incomplete."""
+
+
+@dataclass(frozen=True, slots=True)
 class SweepCount:
     """What `sweep` dropped."""
 

@@ -17,7 +17,14 @@ from tinsmith.domain.records import Checkpoint, Run, Sampler, Session
 from tinsmith.ledger import catalogue, oplog, settling
 from tinsmith.ledger.codec import encode
 from tinsmith.ledger.database import open_engine, path_of, storage_errors
-from tinsmith.ledger.entries import Backlog, FailedOp, OpRecord, OpStatus, Settlement, SweepCount
+from tinsmith.ledger.entries import (
+    Backlog,
+    GradientWindow,
+    OpRecord,
+    OpStatus,
+    Settlement,
+    SweepCount,
+)
 from tinsmith.ledger.migrations import bring_up_to_date
 from tinsmith.ledger.writer import Writer
 
@@ -187,11 +194,11 @@ class Ledger:
         with self._read() as connection:
             return oplog.pending(connection, base_model, after, max_bytes)
 
-    def failed_in_window(self, run_id: str, seq_id: int) -> list[FailedOp]:
-        """The failed forward_backwards (not forward-only ones) between the last optim_step, load
-        or creation before `seq_id` and `seq_id`; those refused at intake included."""
+    def gradient_window(self, run_id: str, seq_id: int) -> GradientWindow:
+        """The window that `seq_id` stands in: since the last optim_step, load or creation before
+        it. Ops that were refused at intake count; forward-only ones do not."""
         with self._read() as connection:
-            return oplog.failed_in_window(connection, run_id, seq_id)
+            return oplog.gradient_window(connection, run_id, seq_id)
 
     def settle(
         self,

@@ -24,6 +24,7 @@ from tinsmith.ledger.codec import decode, encode
 from tinsmith.ledger.entries import (
     Backlog,
     FailedOp,
+    GradientWindow,
     OpRecord,
     OpStatus,
     RunEndedError,
@@ -205,23 +206,28 @@ def pending(
     return records
 
 
-def failed_in_window(connection: Connection, run_id: str, seq_id: int) -> list[FailedOp]:
+def gradient_window(connection: Connection, run_id: str, seq_id: int) -> GradientWindow:
     is_earlier = (ops.c.scope == run_id) & (ops.c.seq_id < seq_id)
     begins = ops.c.kind.in_(["create_run", "create_run_from_state", "optim_step"]) | (
         (ops.c.kind == "load_state") & ops.c.is_failed.is_(False)
     )
-    begin = select(func.max(ops.c.seq_id)).where(is_earlier, begins).scalar_subquery()
+    # Ordered and limited, so that the index is read backwards for a few rows, not all of them.
+    start = connection.execute(
+        select(ops.c.seq_id).where(is_earlier, begins).order_by(ops.c.seq_id.desc()).limit(1)
+    ).scalar()
+    start = -1 if start is None else start
     rows = connection.execute(
         select(ops.c.seq_id, ops.c.outcome)
         .where(
             is_earlier,
-            ops.c.seq_id > func.coalesce(begin, -1),
+            ops.c.seq_id > start,
             ops.c.kind == "forward_backward",
             ops.c.is_failed,
         )
         .order_by(ops.c.seq_id)
     )
-    return [FailedOp(row.seq_id, decode(row.outcome).message) for row in rows]
+    failed = tuple(FailedOp(row.seq_id, decode(row.outcome).message) for row in rows)
+    return GradientWindow(start, failed)
 
 
 def last_seq_id(connection: Connection, run_id: str) -> int | None:

@@ -249,7 +249,7 @@ def test_the_window_of_a_step_knows_what_failed_in_it(ledger: Ledger, run: Run):
     append(ledger, run, 10)
 
     def in_window_of(step: int) -> list[tuple[int, str]]:
-        return [(op.seq_id, op.message) for op in ledger.failed_in_window(run.run_id, step)]
+        return [(op.seq_id, op.message) for op in ledger.gradient_window(run.run_id, step).failed]
 
     assert in_window_of(2) == [(1, BAD.message)]
     assert in_window_of(9) == [(4, BAD.message), (5, server.message)]

@@ -213,7 +213,7 @@ def test_a_bad_op_keeps_its_place_and_fails_with_the_reason(house):
     assert "model_input[1] is 100" in why(house.outcome(bad))
     assert [record.request_id for record in house.ledger.pending(MODEL)] == [good]
     assert house.service.runs.submit(house.anna, run_id, 1, batch(1, 100)) == bad
-    assert [f.seq_id for f in house.ledger.failed_in_window(run_id, 2)] == [1]
+    assert [f.seq_id for f in house.ledger.gradient_window(run_id, 2).failed] == [1]
 
 
 def test_a_bad_forward_does_not_count_for_the_step(house):
@@ -221,7 +221,7 @@ def test_a_bad_forward_does_not_count_for_the_step(house):
 
     house.service.runs.submit(house.anna, run_id, 1, replace(batch(100), forward_only=True))
 
-    assert house.ledger.failed_in_window(run_id, 2) == []
+    assert house.ledger.gradient_window(run_id, 2).failed == ()
 
 
 def test_what_could_not_be_made_sense_of_is_refused_in_place(house):
