@@ -22,4 +22,5 @@ lint: .venv/.ready
 	$(BIN)/lint-imports
 
 bench: .venv/.ready
+	@test -n "$(NAME)" || { echo "make bench NAME=... with one of:"; ls benchmarks/*.py; exit 2; }
 	$(BIN)/python benchmarks/$(NAME).py $(ARGS)
