@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from mailroom.errors import MailroomError
 from mailroom.service.connect import LOCAL_API_KEY, Service, open_service
 from mailroom.service.local import local_server
@@ -103,6 +106,45 @@ def test_a_server_that_cannot_start_shows_why(tmp_path):
         pytest.fail("there is no such model")
 
     assert time.monotonic() - started < 60
+
+
+def test_files_of_a_server_that_is_gone_are_cleared_and_their_process_id_is_left_alone(tmp_path):
+    # As after a power cut: the system has given the old process id to something else.
+    with subprocess.Popen(["sleep", "120"]) as unrelated:
+        (tmp_path / "tinsmith").mkdir()
+        (tmp_path / "tinsmith" / "server.lock").touch()
+        (tmp_path / "tinsmith" / "server.json").write_text(
+            json.dumps({"url": "http://127.0.0.1:9", "pid": unrelated.pid, "models": ["other/one"]})
+        )
+        (tmp_path / "tinsmith.started").write_text(str(unrelated.pid))
+
+        with local_server(tmp_path, BASE_MODEL, lambda line: None) as server:
+            assert server.pid != unrelated.pid and is_healthy(server.url)
+
+        assert unrelated.poll() is None and not is_healthy(server.url)
+        assert not (tmp_path / "tinsmith" / "server.json").exists()
+        unrelated.kill()
+
+
+def test_a_command_that_has_to_wait_for_another_says_so(tmp_path):
+    said: list[str] = []
+    held = threading.Event()
+
+    def another() -> None:
+        with FileLock(tmp_path / "tinsmith.lock"):
+            held.set()
+            time.sleep(2.5)
+
+    threading.Thread(target=another).start()
+    held.wait()
+
+    with (
+        pytest.raises(MailroomError, match="did not start"),
+        local_server(tmp_path, f"local/x={tmp_path / 'nothing'}", said.append),
+    ):
+        pytest.fail("there is no such model")
+
+    assert "waiting for another command" in said[0] and "starting" in said[1]
 
 
 def test_the_service_of_the_environment_goes_before_a_local_one(service, tmp_path, monkeypatch):

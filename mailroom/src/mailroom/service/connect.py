@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Literal, Protocol, TypeVar
 from mailroom.config import BUILTIN_BASE_MODEL, served_name
 from mailroom.errors import MailroomError
 from mailroom.service.local import LocalServer, local_server
-from mailroom.service.loopback import is_loopback, status_of
+from mailroom.service.loopback import bypass_proxies, is_loopback, status_of
 from mailroom.service.tokenizers import use_hub_facade
 
 if TYPE_CHECKING:
@@ -21,7 +22,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 LOCAL_API_KEY = "tml-local"
+SessionEnd = Literal["success", "errored", "interrupted"]
 ALIVE_CHECK_S = 2.0
+CLOSE_PATIENCE_S = 30.0
 REACH_PATIENCE_S = 20.0
 
 
@@ -62,7 +65,7 @@ class Service:
         import tinker
 
         client = tinker.ServiceClient(base_url=self.url, api_key=self.api_key)
-        status: Literal["success", "errored", "interrupted"] = "interrupted"
+        status: SessionEnd = "interrupted"
         try:
             yield client
             status = "success"
@@ -72,7 +75,7 @@ class Service:
         finally:
             # With the server gone the SDK would go on trying for minutes.
             if self.local is None or _answers(self.local):
-                client.close(status).result(timeout=30)
+                _close(client, status)
 
     def rest(self) -> tinker.RestClient:
         """The SDK's client for lists and records; it needs no session."""
@@ -121,6 +124,8 @@ def open_service(
     wanted = base_model or BUILTIN_BASE_MODEL
     url = os.environ.get("TINKER_BASE_URL", "").rstrip("/")
     key = os.environ.get("TINKER_API_KEY") or None
+    if not url or is_loopback(url):
+        bypass_proxies()
     if url:
         if status_of(f"{url}/api/v1/healthz", timeout_s=REACH_PATIENCE_S) is None:
             # The SDK would try for minutes, without a word.
@@ -134,6 +139,16 @@ def open_service(
     with local_server(home, wanted, say) as server:
         use_hub_facade(server.url, served_name(wanted))
         yield Service(server.url, key, server)
+
+
+def _close(client: tinker.ServiceClient, status: SessionEnd) -> None:
+    """End the SDK's session. A failure is told and no more: the work is done, or has failed with an
+    error of its own, and the service ends silent sessions by itself."""
+    try:
+        client.close(status).result(timeout=CLOSE_PATIENCE_S)
+    except Exception as error:
+        reason = str(error) or type(error).__name__
+        print(f"the session could not be ended cleanly: {reason}", file=sys.stderr)
 
 
 def _answers(server: LocalServer) -> bool:

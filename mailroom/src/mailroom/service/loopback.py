@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import urllib.error
 import urllib.request
 from urllib.parse import quote, urlsplit
@@ -10,6 +11,12 @@ from urllib.parse import quote, urlsplit
 def is_loopback(url: str) -> bool:
     """Whether the address is this very machine's, so that no proxy stands between."""
     return urlsplit(url).hostname in ("127.0.0.1", "localhost", "::1")
+
+
+def bypass_proxies() -> None:
+    """Tell every HTTP client of this process that loopback needs no proxy."""
+    known = [name for name in os.environ.get("NO_PROXY", "").split(",") if name]
+    os.environ["NO_PROXY"] = ",".join(dict.fromkeys([*known, "127.0.0.1", "localhost"]))
 
 
 def status_of(url: str, *, timeout_s: float) -> int | None:

@@ -29,8 +29,6 @@ def use_hub_facade(url: str, model: str) -> bool:
     if is_loopback(url):
         # Offline mode is about the network; the facade needs none.
         os.environ["HF_HUB_OFFLINE"] = os.environ["TRANSFORMERS_OFFLINE"] = "0"
-        bypassed = [name for name in os.environ.get("NO_PROXY", "").split(",") if name]
-        os.environ["NO_PROXY"] = ",".join(dict.fromkeys([*bypassed, "127.0.0.1", "localhost"]))
     already_read = {
         "ENDPOINT": endpoint,
         "HUGGINGFACE_CO_URL_TEMPLATE": endpoint + "/{repo_id}/resolve/{revision}/{filename}",
