@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import signal
 import sys
 from types import FrameType
@@ -71,6 +72,8 @@ def main() -> None:
     With TINKER_BASE_URL and TINKER_API_KEY set, training and sampling happen in that service;
     otherwise in a tinsmith of our own on this machine.
     """
+    # One error ends a command and is told once; the SDK logs every request that was under way.
+    logging.getLogger("tinker.lib.retry_handler").setLevel(logging.CRITICAL)
     # So that a local server is ended as cleanly on SIGTERM as on Ctrl-C.
     signal.signal(signal.SIGTERM, _end_on_sigterm)
 

@@ -85,7 +85,7 @@ def find_model(
             raise MailroomError("the base model has no taxonomy of its own; add --taxonomy")
         return Model(BASE, served_name(base_model), taxonomy, MAX_PROMPT_TOKENS)
     model = find_trained_model(service, reference, taxonomy=taxonomy, say=say)
-    if model.base_model not in service.base_model_names():
+    if service.local is not None and model.base_model not in service.base_model_names():
         raise MailroomError(
             f"{reference} belongs to the base model {model.base_model}, which the service does not "
             f"offer now; add --base-model {model.base_model}"
