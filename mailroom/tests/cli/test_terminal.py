@@ -86,3 +86,14 @@ def test_without_json_the_text_is_the_result(capsys):
     Terminal(as_json=False).result({"x": 1}, "one thing")
 
     assert capsys.readouterr().out == "one thing\n"
+
+
+def test_what_json_cannot_say_becomes_null(capsys):
+    nan, infinity = float("nan"), float("inf")
+
+    Terminal(as_json=True).result(
+        {"loss": nan, "in": [1.5, (infinity,)], "x": {"y": -infinity}}, ""
+    )
+
+    document = json.loads(capsys.readouterr().out)
+    assert document == {"loss": None, "in": [1.5, [None]], "x": {"y": None}}

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from typing import Any, TextIO
 
@@ -39,8 +40,8 @@ class Terminal:
     def result(self, document: dict[str, Any], text: str) -> None:
         """What the command came to: the document with `--json`, else the text for people."""
         if self.as_json:
-            # NaN is no JSON; say null rather than break the reader.
-            click.echo(json.dumps(document, ensure_ascii=False, allow_nan=False), file=self.out)
+            text = json.dumps(_finite(document), ensure_ascii=False, allow_nan=False)
+            click.echo(text, file=self.out)
         else:
             click.echo(text, file=self.out)
 
@@ -62,6 +63,17 @@ class Terminal:
         finally:
             self._bar.clear()
             self._bar = None
+
+
+def _finite(value: Any) -> Any:
+    """The value with null for each NaN and infinity, which JSON does not have."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _finite(held) for key, held in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(held) for held in value]
+    return value
 
 
 class Progress:

@@ -34,7 +34,7 @@ def read_hub(source: str, columns: Columns) -> Rows:
 def _load(name: str, split: str) -> Any:
     import datasets  # here: it takes seconds to import
     from datasets.exceptions import DatasetNotFoundError
-    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, OfflineModeIsEnabled
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError
 
     try:
         return datasets.load_dataset(name, split=split)
@@ -44,10 +44,13 @@ def _load(name: str, split: str) -> Any:
             "If it is gated, accept its terms on its page and log in: run `hf auth login` or set "
             "HF_TOKEN. Or download it and give mailroom the file (.csv, .jsonl, .parquet)."
         ) from error
-    except (OfflineModeIsEnabled, OSError) as error:  # every network error is an OSError
+    except Exception as error:
+        if isinstance(error, ValueError) and not isinstance(error, OSError):
+            # datasets' own word for an unknown split
+            raise CorpusError(f"Cannot take split {split!r} of {name}: {error}.") from error
+        # No network: an OSError of datasets, or what its HTTP libraries raise, which is none.
         raise CorpusError(
-            f"Cannot reach the Hugging Face Hub for the data set {name}. Check the network (and "
-            "that HF_HUB_OFFLINE is not set), or give mailroom a file or `builtin` as its source."
+            f"Cannot fetch the data set {name} from the Hugging Face Hub "
+            f"({type(error).__name__}). Check the network (and that HF_HUB_OFFLINE is not set), or "
+            "give mailroom a file or `builtin` as its source."
         ) from error
-    except ValueError as error:  # datasets' own word for an unknown split
-        raise CorpusError(f"Cannot take split {split!r} of {name}: {error}.") from error

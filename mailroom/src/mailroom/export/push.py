@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mailroom.errors import MailroomError
+from mailroom.errors import MailroomError, MisuseError
 from mailroom.service.tokenizers import PUBLIC_HUB
 
 
@@ -16,12 +16,9 @@ def push(folder: Path, repository: str, *, is_public: bool) -> str:
     Raises:
         MailroomError: no token, no permission, or no network; says which.
     """
-    owner, _, name = repository.partition("/")
-    if not owner or not name or "/" in name:
-        raise MailroomError(f"--push wants OWNER/NAME, got {repository!r}")
-    import httpx
+    check_repository(repository)
     from huggingface_hub import HfApi, get_token
-    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+    from huggingface_hub.errors import HfHubHTTPError
 
     if get_token() is None:
         raise MailroomError(
@@ -34,9 +31,17 @@ def push(folder: Path, repository: str, *, is_public: bool) -> str:
         hub.upload_folder(folder_path=folder, repo_id=repository, ignore_patterns=["merged/*"])
     except HfHubHTTPError as error:
         raise MailroomError(f"the hub refused {repository}: {error}") from error
-    except (OfflineModeIsEnabled, httpx.HTTPError, OSError) as error:
+    except Exception as error:
+        # The hub's library lets through whatever its HTTP library raises, which is no OSError.
         raise MailroomError(
-            f"cannot reach the hub at {PUBLIC_HUB} ({type(error).__name__}); the export itself is "
-            f"complete in {folder}"
+            f"cannot publish on the hub at {PUBLIC_HUB} ({type(error).__name__}: {error}). Check "
+            f"the network, and that HF_HUB_OFFLINE is not set; the export is complete in {folder}"
         ) from error
     return str(made)
+
+
+def check_repository(repository: str) -> None:
+    """Raises MisuseError for anything but OWNER/NAME."""
+    owner, _, name = repository.partition("/")
+    if not owner or not name or "/" in name:
+        raise MisuseError(f"--push wants OWNER/NAME, got {repository!r}")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 
-NEWLINES = re.compile("\r\n|[\r\x0b\x0c\x1c-\x1e\x85\u2028\u2029]")
+LINE_BREAK = re.compile("\r\n|[\n\r\x0b\x0c\x1c-\x1e\x85\u2028\u2029]")
+"""Wherever str.splitlines would break: a text with none of these stands on one line."""
 UNSEEN = re.compile(
     "[\x00-\x08\x0e-\x1f\x7f-\x9f"  # control characters, less tab and the newlines above
     "\u00ad\u034f\u061c\u115f\u180e\u200b\u200e\u200f\u2060-\u2064\ufeff"  # no width, or marks
@@ -37,7 +38,7 @@ ARMOR_END = re.compile(r"[> ]*-----END [A-Z0-9 ]+-----")
 
 def clean(text: str) -> str:
     """`text` with newlines as `\\n`, nothing unseen, no trailing spaces and no long gaps."""
-    text = BLANK_LINES.sub("\n\n", NEWLINES.sub("\n", text))
+    text = BLANK_LINES.sub("\n\n", LINE_BREAK.sub("\n", text))
     text = SURROGATES.sub("\ufffd", text)
     text = STRAY_JOINERS.sub("", SPACES.sub(" ", UNSEEN.sub("", text)))
     text = "\n".join(line.rstrip() for line in text.split("\n"))

@@ -10,8 +10,7 @@ Grammar, with nothing before, between or after:
 
 from __future__ import annotations
 
-import re
-
+from mailroom.mail.plain import LINE_BREAK
 from mailroom.taxonomy import NO_RESPONSE, PRIORITIES, Answer, Category, Priority, Taxonomy
 
 STEPS = (
@@ -24,8 +23,6 @@ STEPS = (
 
 _SEPARATOR = "; "
 _PRIORITY_OF: dict[str, Priority] = {priority: priority for priority in PRIORITIES}
-# Whatever str.splitlines would break at: a value with one of these is not on one line.
-_LINE_BREAK = re.compile("[\n\r\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029]")
 
 
 def render_answer(taxonomy: Taxonomy, answer: Answer) -> str:
@@ -77,7 +74,7 @@ def category_prefix(category: Category) -> str:
 
 
 def _is_one_value(value: str) -> bool:
-    return bool(value) and value == value.strip() and not _LINE_BREAK.search(value)
+    return bool(value) and value == value.strip() and not LINE_BREAK.search(value)
 
 
 def _is_action(action: str) -> bool:

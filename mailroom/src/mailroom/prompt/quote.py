@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from mailroom.mail.plain import LINE_BREAK
+
 MARK = "> "
 """Starts each line of a quoted message, and no other line of a prompt."""
 CUT = "[...]"
 
-_LINE_BREAKS = re.compile("\r\n|[\n\r\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029]")
 _CONTROL = re.compile("[\x00-\x08\x0e-\x1b\x1f\x7f]")
 _ATTRIBUTION = re.compile(
     r"^(on|am|le|el|il|op)\b.{0,200}\b"
@@ -60,7 +61,7 @@ def cut(text: str, num_chars: int) -> str:
 
 
 def _lines(text: str) -> list[str]:
-    lines = (_one_line(line) for line in _LINE_BREAKS.split(text))
+    lines = (_one_line(line) for line in LINE_BREAK.split(text))
     return [line for line in lines if line]
 
 

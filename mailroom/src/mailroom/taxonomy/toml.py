@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from mailroom.mail.plain import LINE_BREAK
 from mailroom.taxonomy.category import (
     NO_RESPONSE,
     PRIORITIES,
@@ -29,8 +30,6 @@ CATEGORY_KEYS = (
     "rules",
 )
 RULE_KEYS = ("when", "actions", "draft")
-
-_LINE_BREAKS = re.compile("[\n\r\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +157,7 @@ def _strings(table: Mapping[str, Any], key: str, place: str) -> list[Any]:
 def _line(value: Any, place: str) -> str:
     if not isinstance(value, str) or not value.strip():
         raise TaxonomyError(f"{place} must be a text that is not empty, not {value!r}.")
-    if _LINE_BREAKS.search(value):
+    if LINE_BREAK.search(value):
         raise TaxonomyError(f"{place} must stand on one line; {value!r} has a line break.")
     if value != value.strip():
         raise TaxonomyError(f"{place}: {value!r} begins or ends with a space.")
