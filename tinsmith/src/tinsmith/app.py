@@ -69,7 +69,7 @@ class _Server:
         self._listening = listening
         self._ledger = Ledger.open(config.home / "ledger.db")
         store = CheckpointStore(config.home / "checkpoints")
-        store.sweep()
+        store.sweep(lambda address: self._ledger.checkpoint(address) is not None)
         self._service = Service.build(
             self._ledger,
             store,

@@ -17,7 +17,7 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,8 +29,8 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_safetensors
 from safetensors.numpy import save as save_safetensors
 
-from tinsmith.domain.addresses import CheckpointAddress
-from tinsmith.domain.errors import InvalidInputError, NotFoundError, StorageError
+from tinsmith.domain.addresses import CheckpointAddress, CheckpointKind
+from tinsmith.domain.errors import InvalidInputError, NotFoundError, StorageError, UserError
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
@@ -113,27 +113,33 @@ class CheckpointStore:
         return WrittenCheckpoint(size, hashlib.sha256(manifest).hexdigest())
 
     def manifest(self, address: CheckpointAddress) -> dict[str, Any]:
-        """The manifest as written; raises NotFoundError where there is no whole checkpoint."""
+        """The manifest as written.
+
+        Raises:
+            NotFoundError: there is no whole checkpoint.
+            InvalidInputError: it is not a manifest of ours, or a newer tinsmith's.
+        """
         path = self._directory(address) / MANIFEST
         try:
             manifest = json.loads(path.read_bytes())
-            if manifest["format"] > FORMAT_VERSION:
-                raise InvalidInputError(
-                    f"{address} is in checkpoint format {manifest['format']}; this tinsmith "
-                    f"reads up to {FORMAT_VERSION}. Use a newer tinsmith."
-                )
-            return manifest
         except FileNotFoundError:
             raise NotFoundError(f"there is no checkpoint {address}") from None
-        except (ValueError, KeyError, TypeError) as error:
+        except ValueError as error:
+            raise _corrupt(address, f"{MANIFEST}: {error}") from error
+        version = manifest.get("format") if isinstance(manifest, dict) else None
+        if isinstance(version, int) and version > FORMAT_VERSION:
             raise InvalidInputError(
-                f"checkpoint {address} is corrupt: {MANIFEST}: {error}"
-            ) from error
+                f"{address} is in checkpoint format {version}; this tinsmith reads up to "
+                f"{FORMAT_VERSION}. Use a newer tinsmith."
+            )
+        if wrong := _what_is_wrong(manifest):
+            raise _corrupt(address, f"{MANIFEST}: {wrong}")
+        return manifest
 
     def files(self, address: CheckpointAddress) -> dict[str, int]:
         """Relative path -> size in bytes of everything in the checkpoint, manifest included."""
         manifest = self.manifest(address)
-        sizes = {name: int(entry["bytes"]) for name, entry in manifest["files"].items()}
+        sizes = {name: entry["bytes"] for name, entry in manifest["files"].items()}
         sizes[MANIFEST] = (self._directory(address) / MANIFEST).stat().st_size
         return sizes
 
@@ -141,7 +147,10 @@ class CheckpointStore:
         """One of `files(address)`, for reading; any other path is a NotFoundError."""
         if relative_path not in self.files(address):
             raise NotFoundError(f"checkpoint {address} has no file {relative_path!r}")
-        return (self._directory(address) / relative_path).open("rb")
+        try:
+            return (self._directory(address) / relative_path).open("rb")
+        except FileNotFoundError:
+            raise _corrupt(address, f"{relative_path} is missing") from None
 
     def read_adapter(self, address: CheckpointAddress) -> tuple[Arrays, dict[str, Any]]:
         """The adapter's arrays and its PEFT settings.
@@ -173,14 +182,23 @@ class CheckpointStore:
             _fsync_directory(target.parent)
             shutil.rmtree(doomed, ignore_errors=True)
 
-    def sweep(self) -> int:
-        """Finish what a crash interrupted; call once, before any engine writes.
+    def sweep(self, is_known: Callable[[CheckpointAddress], bool]) -> int:
+        """Finish what a crash interrupted, and remove what nobody can reach; call once, before
+        any engine writes.
+
+        Args:
+            is_known: whether the catalogue has the address. Bytes that it does not have are of a
+                save that was never recorded, or of a checkpoint that was being deleted.
 
         Returns:
             how many left-over directories went.
+
+        Raises:
+            StorageError: a manifest could not be read for want of permission or a healthy disk;
+                its checkpoint is left as it is.
         """
         num_removed = 0
-        for leftover in self._root.glob("*/*/.*"):
+        for leftover in list(self._root.glob("*/*/.*")):
             name = leftover.name.lstrip(".").rsplit(".", 2)[0]
             target = leftover.parent / name
             if leftover.name.endswith(".old") and not target.exists():
@@ -188,7 +206,28 @@ class CheckpointStore:
             else:
                 shutil.rmtree(leftover, ignore_errors=True)
                 num_removed += 1
+        for kind in CheckpointKind:
+            for directory in list(self._root.glob(f"*/{kind.value}/*")):
+                if not directory.is_dir():
+                    continue
+                address = self._address_in(directory)
+                if address is None or not is_known(address):
+                    shutil.rmtree(directory, ignore_errors=True)
+                    num_removed += 1
         return num_removed
+
+    def _address_in(self, directory: Path) -> CheckpointAddress | None:
+        """The address that the directory's manifest names, if it leads here. The manifest's
+        format does not matter: a newer tinsmith's checkpoint has an address as well."""
+        path = directory / MANIFEST
+        try:
+            manifest = json.loads(path.read_bytes())
+            address = CheckpointAddress.parse(manifest["address"])
+            return address if self._directory(address) == directory else None
+        except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError, UserError):
+            return None
+        except OSError as error:
+            raise StorageError(f"cannot read {path}: {error.strerror or error}") from error
 
     def _directory(self, address: CheckpointAddress) -> Path:
         run = address.run_id.replace(":", "-")
@@ -211,17 +250,41 @@ class CheckpointStore:
         except FileNotFoundError:
             data = b""
         if entry is None or hashlib.sha256(data).hexdigest() != entry["sha256"]:
-            raise InvalidInputError(
-                f"checkpoint {address} is corrupt: {name} does not match its manifest. "
-                "Use another checkpoint of the run."
-            )
+            raise _corrupt(address, f"{name} does not match its manifest")
         return data
 
     def _read_arrays(self, address: CheckpointAddress, name: str) -> Arrays:
         try:
             return load_safetensors(self._read_verified(address, name))
         except SafetensorError as error:
-            raise InvalidInputError(f"checkpoint {address} is corrupt: {name}: {error}") from error
+            raise _corrupt(address, f"{name}: {error}") from error
+
+
+def _corrupt(address: CheckpointAddress, what: str) -> InvalidInputError:
+    return InvalidInputError(
+        f"checkpoint {address} is corrupt: {what}. Use another checkpoint of the run."
+    )
+
+
+def _what_is_wrong(manifest: object) -> str | None:
+    """None for a manifest as `write` makes them."""
+    if not isinstance(manifest, dict):
+        return f"expected an object, got {type(manifest).__name__}"
+    if type(manifest.get("format")) is not int:
+        return f"format is {manifest.get('format')!r}; expected a number"
+    files = manifest.get("files")
+    if not isinstance(files, dict):
+        return f"files is {type(files).__name__}; expected an object"
+    for name, entry in files.items():
+        if (
+            not isinstance(entry, dict)
+            or type(entry.get("bytes")) is not int
+            or not isinstance(entry.get("sha256"), str)
+        ):
+            return f"files[{name!r}] is {entry!r}; expected its bytes and sha256"
+    if missing := {ADAPTER_CONFIG, ADAPTER_WEIGHTS} - files.keys():
+        return f"files lacks {', '.join(sorted(missing))}"
+    return None
 
 
 def _write_durably(path: Path, data: bytes) -> None:

@@ -8,6 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+TARGETS = "target_tokens"
+"""The loss input that every datum carries, whatever the loss."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Datum:

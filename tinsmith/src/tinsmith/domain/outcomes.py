@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 
 import numpy as np
@@ -101,11 +101,3 @@ class Failed:
 
 
 Outcome = Succeeded | Failed
-
-
-@dataclass(frozen=True, slots=True)
-class Backlogged:
-    """Still waiting, and why."""
-
-    queue_state: str = "active"
-    reason: str | None = field(default=None)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from tinsmith.domain.addresses import CheckpointAddress
+from tinsmith.domain.model_limits import ModelLimits
 from tinsmith.domain.ops import LoraConfig
 
 
@@ -27,6 +28,10 @@ class ServedModel:
     vocab_size: int
     max_context: int
     """Longest sequence in tokens, prompt and answer together."""
+
+    @property
+    def limits(self) -> ModelLimits:
+        return ModelLimits(self.vocab_size, self.max_context)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from tinsmith.domain.errors import InvalidInputError
+from tinsmith.domain.model_limits import ModelLimits
 from tinsmith.engine.model_files import load_pretrained
 from tinsmith.engine.self_check import check_against_reference
 from tinsmith.engine.target_modules import TargetModule, find_targets
@@ -93,6 +94,10 @@ class BaseModel:
         self._scale_logits = LogitScaling.of(config)
         check_against_reference(self)
         model.set_attn_implementation(ATTENTION_NAME)
+
+    @property
+    def limits(self) -> ModelLimits:
+        return ModelLimits(self.vocab_size, self.context_limit)
 
     @classmethod
     def load(

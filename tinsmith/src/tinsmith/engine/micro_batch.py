@@ -13,15 +13,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tinsmith.domain.datum import Datum
+from tinsmith.domain.datum import TARGETS, Datum
 from tinsmith.domain.errors import UserError
 from tinsmith.domain.ops import ForwardBackward
 from tinsmith.domain.outcomes import ForwardBackwardDone
 from tinsmith.engine.base_model import BaseModel
-from tinsmith.engine.datum_check import TARGETS, loss_named, settings_of
 from tinsmith.engine.training_state import TrainingState
 from tinsmith.nn.context import Prefill
 from tinsmith.nn.logprobs import target_logprobs
+from tinsmith.nn.losses import LOSSES
 from tinsmith.nn.sequences import PackedSequences
 from tinsmith.scheduler.packing import pack_in_order
 
@@ -35,18 +35,13 @@ class MicroBatchPass:
         self._base = base
         self._state = state
         self._op = op
-        self._loss = loss_named(op.loss_fn)
-        self._settings = settings_of(op.loss_fn, self._loss, op.loss_fn_config)
+        self._loss = LOSSES[op.loss_fn]
+        self._settings = {**self._loss.settings, **op.loss_fn_config}
         self._remaining = pack_in_order([len(datum.tokens) for datum in op.data], token_budget)
         self._logprobs: list[NDArray[np.float32]] = []
         self._loss_sum = 0.0
         self._gradient_P: Tensor | None = None
         """The op's own sum; it reaches the run only when the whole op has succeeded."""
-
-    @property
-    def num_remaining(self) -> int:
-        """Micro-batches still to be run."""
-        return len(self._remaining)
 
     def advance(self) -> ForwardBackwardDone | None:
         """Run the next micro-batch; the outcome after the last one, None before.

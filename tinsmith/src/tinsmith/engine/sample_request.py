@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -11,9 +10,9 @@ from numpy.typing import NDArray
 from tinsmith.domain.errors import InvalidInputError
 from tinsmith.domain.ops import Sample
 from tinsmith.domain.outcomes import Sampled, SampledSequence, StopReason, TopK
+from tinsmith.domain.sampling_rules import check_sample
 from tinsmith.engine.adapter import FrozenAdapter
 from tinsmith.engine.base_model import BaseModel
-from tinsmith.engine.datum_check import check_token_ids
 
 DecodeText = Callable[[Sequence[int]], str]
 """Token ids -> text, special tokens included."""
@@ -37,7 +36,7 @@ class SampleRequest:
         Raises:
             InvalidInputError: for the first thing that is wrong, naming the value.
         """
-        check_sample(sample, base.vocab_size, base.context_limit)
+        check_sample(sample, base.limits)
         if sample.params.stop_strings and decode_text is None:
             raise InvalidInputError(
                 "stop strings are not available here, as this model is served without a "
@@ -99,39 +98,6 @@ class SampleRequest:
             return None
         sequences = tuple(self._sequences[i] for i in range(self.sample.num_samples))
         return Sampled(sequences, self.prompt_logprobs, self.topk_prompt_logprobs)
-
-
-def check_sample(sample: Sample, vocab_size: int, context_limit: int) -> None:
-    """Raises InvalidInputError for the first thing that is wrong, naming value and limits."""
-    num_tokens, params = len(sample.prompt), sample.params
-    if sample.prompt.ndim != 1 or num_tokens == 0:
-        raise InvalidInputError("the prompt is empty; it needs at least one token")
-    if num_tokens > context_limit:
-        raise InvalidInputError(
-            f"the prompt has {num_tokens} tokens; the model's context holds {context_limit}"
-        )
-    check_token_ids(sample.prompt, "prompt", vocab_size)
-    check_token_ids(np.array(params.stop_tokens, dtype=np.int64), "stop", vocab_size)
-    if "" in params.stop_strings:
-        raise InvalidInputError("stop holds an empty string, which would stop everything")
-    if params.max_tokens is not None and params.max_tokens < 1:
-        raise InvalidInputError(f"max_tokens is {params.max_tokens}; the least is 1")
-    if not (params.temperature >= 0 and math.isfinite(params.temperature)):
-        raise InvalidInputError(f"temperature is {params.temperature}; expected 0 or more")
-    if not 0 < params.top_p <= 1:
-        raise InvalidInputError(f"top_p is {params.top_p}; expected above 0 and at most 1")
-    if params.top_k < -1:
-        raise InvalidInputError(f"top_k is {params.top_k}; expected -1 (no limit) or more")
-    if sample.num_samples < 1:
-        raise InvalidInputError(f"num_samples is {sample.num_samples}; the least is 1")
-    if sample.prompt_logprobs_last_n is not None and sample.prompt_logprobs_last_n < 0:
-        raise InvalidInputError(
-            f"prompt_logprobs_last_n is {sample.prompt_logprobs_last_n}; expected 0 or more"
-        )
-    for name in ("topk_prompt_logprobs", "topk_sample_logprobs"):
-        k = getattr(sample, name)
-        if not 0 <= k <= vocab_size:
-            raise InvalidInputError(f"{name} is {k}; expected 0 to {vocab_size}")
 
 
 def _max_new_tokens(sample: Sample, context_limit: int) -> int:

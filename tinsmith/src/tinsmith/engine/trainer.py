@@ -10,16 +10,20 @@ import math
 import torch
 
 from tinsmith.domain.errors import InvalidInputError, UserError
-from tinsmith.domain.ops import AdamParams, ForwardBackward, OptimStep
+from tinsmith.domain.ops import ForwardBackward, OptimStep
 from tinsmith.domain.outcomes import ForwardBackwardDone, StepDone
+from tinsmith.domain.training_rules import LossRule, check_adam, check_forward_backward
 from tinsmith.engine.base_model import BaseModel
-from tinsmith.engine.datum_check import check_forward_backward
 from tinsmith.engine.micro_batch import MicroBatchPass
 from tinsmith.engine.training_state import TrainingState
+from tinsmith.nn.losses import LOSSES
 from tinsmith.nn.optimizers.adamw import Hyperparameters, adamw, clipped
 
 TOKEN_BUDGET = 4096
 """Tokens per micro-batch unless the caller says otherwise."""
+LOSS_RULES = {
+    name: LossRule(name, loss.inputs, frozenset(loss.settings)) for name, loss in LOSSES.items()
+}
 
 
 class Trainer:
@@ -38,7 +42,7 @@ class Trainer:
 
     def validate(self, op: ForwardBackward) -> None:
         """Raises InvalidInputError, naming value and place, unless the op can be executed."""
-        check_forward_backward(op, self.base.vocab_size, self.base.context_limit)
+        check_forward_backward(op, self.base.limits, LOSS_RULES)
 
     def start(self, op: ForwardBackward) -> MicroBatchPass:
         """Validate the op and prepare its execution, micro-batch by micro-batch:
@@ -78,7 +82,7 @@ class Trainer:
         """
         gradient_P, failure = self.state.gradient_P, self.state.window_failure
         self.state.clear_window()
-        _check_adam(op.adam)
+        check_adam(op.adam)
         if failure is not None:
             raise InvalidInputError(
                 "this step was not taken, because a forward_backward since the last optim_step "
@@ -121,21 +125,3 @@ class Trainer:
         optimizer.exp_avg_P, optimizer.exp_avg_sq_P = exp_avg_P, exp_avg_sq_P
         optimizer.num_steps += 1
         return StepDone({"grad_norm:mean": grad_norm})
-
-
-def _check_adam(adam: AdamParams) -> None:
-    limits = {
-        # Bounds far above any use, within which nothing overflows before it is checked.
-        "learning_rate": 1e6,
-        "beta1": 1.0,
-        "beta2": 1.0,
-        "eps": 1e6,
-        "weight_decay": 1e6,
-        "grad_clip_norm": math.inf,
-    }
-    for name, bound in limits.items():
-        value = getattr(adam, name)
-        if not 0 <= value < bound:
-            raise InvalidInputError(
-                f"{name} is {value}; expected a number from 0 up to, but not, {bound:g}"
-            )

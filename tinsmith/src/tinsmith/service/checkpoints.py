@@ -99,7 +99,7 @@ class Checkpoints:
     def sign(
         self, caller: Caller, address: CheckpointAddress
     ) -> tuple[tuple[SignedFile, ...], datetime]:
-        """One permission per PEFT file, good without any key until the given time."""
+        """One signature per PEFT file, good without any key until the given time."""
         sizes = self.files(caller, address)
         expires = int(time.time() + self._settings.download_url_ttl_s)
         signed = tuple(
@@ -115,17 +115,19 @@ class Checkpoints:
 
         Raises:
             AccessError: not signed by us, or too late.
-            NotFoundError: the checkpoint has gone.
+            NotFoundError: the checkpoint has gone or expired.
         """
         if not self._signer.is_valid(signature, str(address), path, expires):
             raise AccessError("this download link is not one that this server has signed")
         if time.time() >= expires:
             raise AccessError("this download link has expired; ask for a new one")
         checkpoint = self._ledger.checkpoint(address)
+        if checkpoint is not None:  # the owner has signed, and sees it until it expires
+            checkpoint = self._ledger.visible_checkpoint(address, checkpoint.owner)
         if checkpoint is None or path not in PEFT_FILES:
             raise NotFoundError(f"there is no file {path!r} of checkpoint {address}")
-        file = self._store.open(address, path)
-        return file, self._store.files(address)[path]
+        size = self._store.files(address)[path]
+        return self._store.open(address, path), size
 
     def archive(self, caller: Caller, address: CheckpointAddress) -> Iterator[bytes]:
         """The PEFT files as one tar.gz, in pieces. Raises NotFoundError before the first piece."""

@@ -26,13 +26,13 @@ from tinsmith.domain.ops import (
 )
 from tinsmith.domain.outcomes import Failed, FailureCategory
 from tinsmith.domain.records import Caller, Checkpoint, Run
+from tinsmith.domain.training_rules import LossRule
 from tinsmith.ledger.entries import Backlog, RunEndedError, logged_kind
 from tinsmith.ledger.ledger import Ledger
 from tinsmith.service.models import Models
 from tinsmith.service.seeds import check_seed, seed_of
 from tinsmith.service.sessions import Sessions
 from tinsmith.service.training_checks import (
-    LossRule,
     check_lora,
     check_metadata,
     check_trainable,

@@ -10,10 +10,10 @@ from tinsmith.domain.addresses import CheckpointAddress, sampler_id_of
 from tinsmith.domain.errors import InvalidInputError, NotFoundError
 from tinsmith.domain.ops import Sample
 from tinsmith.domain.records import Caller, Sampler
+from tinsmith.domain.sampling_rules import check_sample
 from tinsmith.ledger.entries import Backlog
 from tinsmith.ledger.ledger import Ledger
 from tinsmith.service.models import Models
-from tinsmith.service.sampling_checks import check_sample
 from tinsmith.service.seeds import check_seed, seed_of
 from tinsmith.service.sessions import Sessions
 
@@ -115,7 +115,7 @@ class Samplers:
             seed = seed_of(sampler_id, seq_id)
         check_seed(seed)
         op = replace(sample, params=replace(sample.params, seed=seed))
-        check_sample(op, model, self._limits.max_num_samples)
+        check_sample(op, model.limits, self._limits.max_num_samples)
         request_id = self._ledger.append(
             sampler_id,
             seq_id,

@@ -9,6 +9,7 @@ from pathlib import Path
 from tinsmith.checkpoints.store import CheckpointStore
 from tinsmith.config import Config
 from tinsmith.domain.records import ServedModel
+from tinsmith.domain.training_rules import LossRule
 from tinsmith.ledger.ledger import Ledger
 from tinsmith.service.access import Access
 from tinsmith.service.checkpoints import Checkpoints
@@ -18,7 +19,6 @@ from tinsmith.service.runs import Runs
 from tinsmith.service.samplers import Samplers
 from tinsmith.service.sessions import Sessions
 from tinsmith.service.signing import Signer
-from tinsmith.service.training_checks import LossRule
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Permission slips for download URLs: HMAC-SHA256 (RFC 2104) with a secret of this home."""
+"""Signatures for download URLs: HMAC-SHA256 (RFC 2104) with a secret of this home."""
 
 from __future__ import annotations
 

@@ -31,9 +31,9 @@ from tinsmith.domain.outcomes import (
     Succeeded,
 )
 from tinsmith.domain.records import Checkpoint, ServedModel
+from tinsmith.domain.training_rules import LossRule
 from tinsmith.ledger.ledger import Ledger, OpRecord, Settlement
 from tinsmith.service.service import Service
-from tinsmith.service.training_checks import LossRule
 
 MODEL = "org/tiny"
 KEY = "tml-test"

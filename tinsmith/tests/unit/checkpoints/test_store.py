@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -97,10 +100,77 @@ def test_a_sweep_finishes_an_interrupted_overwrite(store: CheckpointStore, tmp_p
     target.rename(target.parent / ".step-1.0123.old")  # the process died between two renames
     (target.parent / ".step-1.4567.new").mkdir()
 
-    assert store.sweep() == 1
+    assert store.sweep(lambda address: address == ADDRESS) == 1
 
     assert store.read_adapter(ADDRESS)[0].popitem()[1][0, 0] == 1.0
     assert [p.name for p in target.parent.iterdir()] == ["step-1"]
+
+
+def test_a_sweep_removes_what_the_catalogue_does_not_know(store: CheckpointStore, tmp_path: Path):
+    write(store, 1.0)
+    orphan = replace(ADDRESS, name="step-2")
+    store.write(orphan, adapter=arrays(2.0), adapter_config=CONFIG)
+    kept = next(tmp_path.rglob("step-1"))
+    for name, manifest in {"none": None, "cut": b'{"format": 1, "addr', "odd": b"[1]"}.items():
+        (kept.parent / name).mkdir()
+        if manifest is not None:
+            (kept.parent / name / "manifest.json").write_bytes(manifest)
+    shutil.copytree(kept, kept.parent / "copy")  # names an address that leads elsewhere
+
+    assert store.sweep(lambda address: address == ADDRESS) == 5
+
+    assert store.read_adapter(ADDRESS)[0].popitem()[1][0, 0] == 1.0
+    assert [p.name for p in kept.parent.iterdir()] == ["step-1"]
+    store.write(orphan, adapter=arrays(3.0), adapter_config=CONFIG)  # the name is free again
+
+
+def test_a_sweep_keeps_a_known_checkpoint_of_a_newer_format(store: CheckpointStore, tmp_path: Path):
+    write(store, 1.0)
+    manifest = next(tmp_path.rglob("manifest.json"))
+    manifest.write_text(json.dumps({"format": 2, "address": str(ADDRESS)}))
+
+    assert store.sweep(lambda address: True) == 0
+
+    with pytest.raises(InvalidInputError, match="format 2; this tinsmith reads up to 1"):
+        store.files(ADDRESS)
+
+
+FILES = {
+    "adapter_config.json": {"bytes": 1, "sha256": ""},
+    "adapter_model.safetensors": {"bytes": 1, "sha256": ""},
+}
+
+
+@pytest.mark.parametrize(
+    ("manifest", "words"),
+    [
+        ([], "expected an object, got list"),
+        ({"files": FILES}, "format is None"),
+        ({"format": "1", "files": FILES}, "format is '1'"),
+        ({"format": True, "files": FILES}, "format is True"),
+        ({"format": 1}, "files is NoneType"),
+        ({"format": 1, "files": ["adapter_config.json"]}, "files is list"),
+        ({"format": 1, "files": {}}, "files lacks adapter_config.json, adapter_model.safetensors"),
+        ({"format": 1, "files": {**FILES, "x": 3}}, r"files\['x'\] is 3"),
+        ({"format": 1, "files": {**FILES, "x": {"bytes": "1", "sha256": ""}}}, r"files\['x'\]"),
+        ({"format": 1, "files": {**FILES, "x": {"bytes": 1}}}, r"files\['x'\]"),
+    ],
+)
+def test_a_manifest_that_is_not_ours_is_corrupt(
+    store: CheckpointStore, tmp_path: Path, manifest: object, words: str
+):
+    write(store, 1.0)
+    next(tmp_path.rglob("manifest.json")).write_text(json.dumps(manifest))
+    for use in (store.manifest, store.files, store.read_adapter, store.read_optimizer):
+        with pytest.raises(InvalidInputError, match=f"corrupt: manifest.json: .*{words}"):
+            use(ADDRESS)
+
+
+def test_a_file_that_has_gone_is_named_as_corrupt(store: CheckpointStore, tmp_path: Path):
+    write(store, 1.0)
+    next(tmp_path.rglob("adapter_config.json")).unlink()
+    with pytest.raises(InvalidInputError, match=r"corrupt: adapter_config\.json is missing"):
+        store.open(ADDRESS, "adapter_config.json")
 
 
 def test_only_listed_files_can_be_opened(store: CheckpointStore):

@@ -14,9 +14,9 @@ from tinsmith.domain.addresses import CheckpointAddress
 from tinsmith.domain.ops import SaveExternal, SaveForSampler, SaveState
 from tinsmith.domain.outcomes import Outcome, RunCreated, Saved, Succeeded
 from tinsmith.domain.records import Caller, Checkpoint, ServedModel, Session
+from tinsmith.domain.training_rules import LossRule
 from tinsmith.ledger.ledger import Ledger
 from tinsmith.service.service import Service
-from tinsmith.service.training_checks import LossRule
 
 TINY = ServedModel("org/tiny", "unused", vocab_size=100, max_context=16)
 OTHER = ServedModel("org/other", "unused", vocab_size=50, max_context=8)

@@ -141,6 +141,17 @@ def test_a_link_ends_with_its_time_or_its_checkpoint(house):
     brief.close()
 
 
+def test_a_link_does_not_outlive_the_checkpoint_it_leads_to(house):
+    address = house.saved(house.run())
+    (config, _), _ = house.service.checkpoints.sign(house.anna, address)
+    house.ledger.set_expiry(address, datetime.now(UTC) - timedelta(seconds=1))
+
+    with pytest.raises(NotFoundError):
+        house.service.checkpoints.open_signed(
+            address, config.path, config.expires, config.signature
+        )
+
+
 def test_the_archive_holds_the_adapter_byte_for_byte(house):
     address = house.saved(house.run())
 

@@ -210,7 +210,7 @@ def test_a_bad_op_keeps_its_place_and_fails_with_the_reason(house):
     bad = house.service.runs.submit(house.anna, run_id, 1, batch(1, 100))
     good = house.service.runs.submit(house.anna, run_id, 2, STEP)
 
-    assert "model_input[1] is 100" in why(house.outcome(bad))
+    assert "data[0].model_input[1] is token id 100" in why(house.outcome(bad))
     assert [record.request_id for record in house.ledger.pending(MODEL)] == [good]
     assert house.service.runs.submit(house.anna, run_id, 1, batch(1, 100)) == bad
     assert [f.seq_id for f in house.ledger.gradient_window(run_id, 2).failed] == [1]

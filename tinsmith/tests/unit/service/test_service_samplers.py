@@ -112,7 +112,7 @@ def test_bad_samples_are_refused_at_once(house):
     sampler_id = sampler_of_base(house)
     submit = house.service.samplers.submit
 
-    with pytest.raises(InvalidInputError, match=r"prompt\[0\] is 100"):
+    with pytest.raises(InvalidInputError, match=r"prompt\[0\] is token id 100"):
         submit(house.anna, sampler_id, 0, sample(100), seed=None)
     with pytest.raises(InvalidInputError, match="seed -1"):
         submit(house.anna, sampler_id, 0, sample(), seed=-1)

@@ -1,4 +1,7 @@
-"""What is wrong with a sample request, as far as it can be told without tensors."""
+"""What a sample request must look like, as far as it can be told without tensors.
+
+The front refuses with these functions what it takes in, and the engine what it executes.
+"""
 
 from __future__ import annotations
 
@@ -7,44 +10,42 @@ import math
 import numpy as np
 
 from tinsmith.domain.errors import InvalidInputError
+from tinsmith.domain.model_limits import ModelLimits, check_sequence, check_token_ids
 from tinsmith.domain.ops import Sample, SamplingParams
-from tinsmith.domain.records import ServedModel
-from tinsmith.service.training_checks import check_token_ids
 
 MAX_STOPS = 64
 MAX_TOP_LOGPROBS = 128
 
 
-def check_sample(sample: Sample, model: ServedModel, max_num_samples: int) -> None:
+def check_sample(sample: Sample, limits: ModelLimits, max_num_samples: int | None = None) -> None:
     """Raises InvalidInputError that names the offending value and what is allowed.
 
-    The prompt must fit the context. An answer ends where the context does, whatever max_tokens
+    The prompt may fill the context. An answer ends where the context does, whatever max_tokens
     says, with stop reason `length`.
+
+    Args:
+        max_num_samples: what the server grants one request; None: no bound.
     """
-    num_tokens = sample.prompt.shape[0]
-    if num_tokens == 0:
-        raise InvalidInputError("the prompt is empty: send at least one token")
-    if num_tokens > model.max_context:
-        raise InvalidInputError(
-            f"the prompt has {num_tokens} tokens; {model.name} takes at most {model.max_context}"
-        )
-    check_token_ids("prompt", sample.prompt, model.vocab_size)
-    if not 1 <= sample.num_samples <= max_num_samples:
-        raise InvalidInputError(
-            f"num_samples {sample.num_samples} is out of range: 1 to {max_num_samples}"
-        )
+    if sample.prompt.size == 0:
+        raise InvalidInputError("the prompt is empty; send at least one token")
+    check_sequence(sample.prompt, "prompt", limits)
+    if sample.num_samples < 1 or (
+        max_num_samples is not None and sample.num_samples > max_num_samples
+    ):
+        allowed = "at least 1" if max_num_samples is None else f"1 to {max_num_samples}"
+        raise InvalidInputError(f"num_samples {sample.num_samples} is out of range: {allowed}")
     last_n = sample.prompt_logprobs_last_n
     if last_n is not None and last_n < 1:
         raise InvalidInputError(f"prompt_logprobs_last_n {last_n} is out of range: at least 1")
-    most = min(MAX_TOP_LOGPROBS, model.vocab_size)
+    most = min(MAX_TOP_LOGPROBS, limits.vocab_size)
     for name in ("topk_prompt_logprobs", "topk_sample_logprobs"):
         value = getattr(sample, name)
         if not 0 <= value <= most:
             raise InvalidInputError(f"{name} {value} is out of range: 0 to {most}")
-    _check_params(sample.params, model)
+    _check_params(sample.params, limits.vocab_size)
 
 
-def _check_params(params: SamplingParams, model: ServedModel) -> None:
+def _check_params(params: SamplingParams, vocab_size: int) -> None:
     if params.max_tokens is not None and params.max_tokens < 1:
         raise InvalidInputError(f"max_tokens {params.max_tokens} is out of range: at least 1")
     if not (math.isfinite(params.temperature) and params.temperature >= 0.0):
@@ -63,5 +64,4 @@ def _check_params(params: SamplingParams, model: ServedModel) -> None:
         raise InvalidInputError(f"{num_stops} stops were given; at most {MAX_STOPS} are watched")
     if "" in params.stop_strings:
         raise InvalidInputError("a stop string is empty; it would stop before the first token")
-    if params.stop_tokens:
-        check_token_ids("stop", np.array(params.stop_tokens, dtype=np.int64), model.vocab_size)
+    check_token_ids(np.array(params.stop_tokens, dtype=np.int64), "stop", vocab_size)
