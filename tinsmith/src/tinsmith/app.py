@@ -26,11 +26,11 @@ from tinsmith.checkpoints.store import CheckpointStore
 from tinsmith.config import Config
 from tinsmith.domain.errors import InvalidInputError, StorageError
 from tinsmith.domain.records import ServedModel
+from tinsmith.domain.training_rules import LossRule
 from tinsmith.engines import EngineProcess
 from tinsmith.ledger.ledger import Ledger
 from tinsmith.nn.losses import LOSSES
 from tinsmith.service.service import Service
-from tinsmith.service.training_checks import LossRule
 from tinsmith.telemetry import event, failure
 
 SWEEP_EVERY_S = 60.0
