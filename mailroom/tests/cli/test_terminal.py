@@ -1,5 +1,6 @@
 import io
 import json
+import time
 
 from mailroom.cli.terminal import Progress, Terminal, terminal
 
@@ -97,3 +98,23 @@ def test_what_json_cannot_say_becomes_null(capsys):
 
     document = json.loads(capsys.readouterr().out)
     assert document == {"loss": None, "in": [1.5, [None]], "x": {"y": None}}
+
+
+def test_work_whose_first_piece_takes_long_is_told_of(capsys, monkeypatch):
+    monkeypatch.setattr("mailroom.cli.terminal.QUIET_S", 0.05)
+
+    with Terminal(as_json=True).counter("mail") as count:
+        time.sleep(0.5)
+        count(1)
+
+    assert capsys.readouterr().err == "mail 0\n"
+
+
+def test_quick_work_stays_silent_after_it_is_done(capsys, monkeypatch):
+    monkeypatch.setattr("mailroom.cli.terminal.QUIET_S", 0.2)
+
+    with Terminal(as_json=True).counter("mail") as count:
+        count(1)
+    time.sleep(0.3)
+
+    assert capsys.readouterr().err == ""

@@ -63,6 +63,23 @@ def test_a_model_reference_that_is_none_is_misuse(tmp_path):
     assert result.exit_code == 2 and "sampler_weights" in result.output
 
 
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--model", "final"], "no path of weights"),
+        (["--model", "base"], "no path of weights"),
+        (["--model", "tinker://r/sampler_weights/f", "--push", "name"], "OWNER/NAME"),
+    ],
+)
+def test_an_export_of_what_cannot_be_is_misuse_before_anything_starts(tmp_path, options, says):
+    home = tmp_path / "home"
+
+    result = run("export", *options, "--out", str(tmp_path / "out"), "--home", str(home))
+
+    assert result.exit_code == 2 and says in result.output
+    assert not home.exists()
+
+
 def test_a_place_without_mail_is_misuse():
     result = run("triage", "/nowhere/mail.eml", "--model", "base")
 
