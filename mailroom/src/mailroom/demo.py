@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 import textwrap
 import time
 from collections.abc import Callable, Sequence
@@ -19,8 +21,10 @@ from mailroom.evaluation.report import baseline_lines, scores_line, write_report
 from mailroom.evaluation.token_picture import TokenPicture
 from mailroom.export.export import Exported, export
 from mailroom.prompt.chat import MAX_PROMPT_TOKENS
+from mailroom.service.address import Address
 from mailroom.service.connect import Service
-from mailroom.sources.raw_message import RawMessage
+from mailroom.service.remembered import remember, remember_scores
+from mailroom.sources.open import open_source
 from mailroom.taxonomy import Taxonomy
 from mailroom.training.plan import Plan
 from mailroom.training.run import Trained, train
@@ -28,8 +32,8 @@ from mailroom.training.run_directory import RunDirectory, StepMetrics
 from mailroom.triage.report import human_text
 from mailroom.triage.triage import triage
 
-SAMPLE_MAILS = (
-    b"""From: Ingrid Holm <ingrid@holm.example>
+SAMPLE_MAILS = {
+    "1-lunch.eml": b"""From: Ingrid Holm <ingrid@holm.example>
 Subject: Lunch next week?
 Message-ID: <sample-1@holm.example>
 
@@ -38,20 +42,20 @@ the small place by the station? Let me know what suits you.
 
 Ingrid
 """,
-    b"""From: Notewell <no-reply@notewell.example>
+    "2-code.eml": b"""From: Notewell <no-reply@notewell.example>
 Subject: Your sign-in code
 Message-ID: <sample-2@notewell.example>
 
 Use 482913 to finish signing in. The code is valid for ten minutes. Never share it with anyone.
 """,
-    b"""From: Parcel service <post@parcels.example>
+    "3-parcel.eml": b"""From: Parcel service <post@parcels.example>
 Subject: Your parcel is on its way
 Message-ID: <sample-3@parcels.example>
 
 Your order 55-20417 left our warehouse today. The courier will deliver it on Thursday between 9:00
 and 13:00. You can follow the delivery in your account.
 """,
-)
+}
 
 
 class Screen(Protocol):
@@ -86,13 +90,27 @@ class DemoResult:
 class Demo:
     """The steps of the job, each of which a command of mailroom does too."""
 
-    def __init__(self, service: Service, out: Path, plan: Plan, base_model: str, screen: Screen):
+    def __init__(
+        self,
+        service: Service,
+        out: Path,
+        plan: Plan,
+        screen: Screen,
+        *,
+        base_model: str,
+        home: Path,
+        options: str = "",
+    ) -> None:
         """
         Args:
             base_model: as the user wrote it.
+            home: mailroom's own folder.
+            options: what the user gave that each of the single commands needs as well.
         """
         self._service = service
         self._out = out
+        self._home = home
+        self._options = options
         self._plan = plan
         self._base_model = base_model
         self._screen = screen
@@ -112,8 +130,8 @@ class Demo:
         return DemoResult(seconds, evaluation, trained, exported, report)
 
     def _build(self) -> Corpus:
-        self._head("Labelled mail -> examples", "mailroom build --data builtin")
         out = self._out / "corpus"
+        self._head("Labelled mail -> examples", f"mailroom build --data builtin --out {_word(out)}")
         summary = build("builtin", out, taxonomy=Taxonomy.load("default"))
         self._tell(
             f"{summary.train} made-up mails to learn from and {summary.test} to test with, in "
@@ -123,7 +141,10 @@ class Demo:
         return Corpus.load(out)
 
     def _ask_base(self, corpus: Corpus) -> Evaluation:
-        self._head("Before: the base model as it is", "mailroom evaluate --model base")
+        self._head(
+            "Before: the base model as it is",
+            f"mailroom evaluate --corpus {_word(corpus.directory)} --model base{self._options}",
+        )
         model = Model(BASE, self._plan.base_model, corpus.taxonomy, MAX_PROMPT_TOKENS)
         evaluation = self._evaluated(model, corpus, None)
         text = evaluation.before.predictions[0].text
@@ -135,7 +156,8 @@ class Demo:
     def _train(self, corpus: Corpus, picture: TokenPicture | None) -> Trained:
         self._head(
             "Training: a LoRA adapter beside the frozen base",
-            f"mailroom train --corpus {corpus.directory}",
+            f"mailroom train --corpus {_word(corpus.directory)} --run {_word(self._out / 'run')}"
+            f"{self._options}",
         )
         if picture is not None:
             self._tell(
@@ -165,6 +187,11 @@ class Demo:
                 on_step=on_step,
                 say=self._screen.say,
             )
+        remember(
+            self._home,
+            Address.parse(trained.model).run_id,
+            run=str(directory.path.resolve()),
+        )
         self._quote(_loss_lines(losses))
         parameters = trained.trainable_parameters
         size = f"{parameters:,} numbers" if parameters else "the adapter"
@@ -177,7 +204,11 @@ class Demo:
     def _evaluate(
         self, corpus: Corpus, before: Evaluation, trained: Trained
     ) -> tuple[Evaluation, Path]:
-        self._head("After: the same mails again", f"mailroom evaluate --model {trained.model}")
+        self._head(
+            "After: the same mails again",
+            f"mailroom evaluate --corpus {_word(corpus.directory)} --model {trained.model}"
+            f"{self._options}",
+        )
         model = find_model(
             self._service,
             trained.model,
@@ -187,6 +218,7 @@ class Demo:
         )
         evaluation = self._evaluated(model, corpus, before)
         assert evaluation.after is not None
+        remember_scores(self._home, trained.model, evaluation.scores_as_json())
         self._tell(f"before  {scores_line(evaluation.before)}")
         self._tell(f"after   {scores_line(evaluation.after)}")
         self._tell("The yardstick, word-count models on the same mails:")
@@ -211,7 +243,10 @@ class Demo:
 
     def _export(self, trained: Trained, evaluation: Evaluation) -> Exported:
         out = self._out / "adapter"
-        self._head("The adapter as files", f"mailroom export --model {trained.model} --out {out}")
+        self._head(
+            "The adapter as files",
+            f"mailroom export --model {trained.model} --out {_word(out)}{self._options}",
+        )
         exported = export(
             self._service,
             trained.model,
@@ -225,8 +260,15 @@ class Demo:
         return exported
 
     def _triage(self, model: Model) -> None:
-        self._head("Mail that it has not seen", f"mailroom triage FILE --model {model.reference}")
-        mails = [RawMessage(i, mail, f"sample {i + 1}") for i, mail in enumerate(SAMPLE_MAILS)]
+        folder = self._out / "mail"
+        folder.mkdir(exist_ok=True)
+        for name, mail in SAMPLE_MAILS.items():
+            (folder / name).write_bytes(mail)
+        self._head(
+            "Mail that it has not seen",
+            f"mailroom triage {_word(folder)} --model {model.reference}{self._options}",
+        )
+        mails = open_source([str(folder / name) for name in SAMPLE_MAILS], sys.stdin.buffer)
         with self._service.session() as session:
             predictor = open_predictor(self._service, session, model)
             for triaged in triage(mails, predictor, model.taxonomy):
@@ -251,6 +293,11 @@ class Demo:
 
     def _quote(self, text: str) -> None:
         self._screen.show(textwrap.indent(text, "    | "))
+
+
+def _word(path: Path) -> str:
+    """The path as a shell takes it."""
+    return shlex.quote(str(path))
 
 
 def _seam(picture: TokenPicture) -> str:

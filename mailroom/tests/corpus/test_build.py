@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,24 @@ def test_a_corpus_loads_as_it_was_built(labelled, csv_file, tmp_path, reference)
         answer = corpus.taxonomy.answer(example.category, example.message)
         assert example.completion == render_answer(corpus.taxonomy, answer)
         assert parse_answer(example.completion, corpus.taxonomy) == answer
+
+
+def test_a_corpus_calls_its_data_by_a_name_without_folders(labelled, csv_file, tmp_path, reference):
+    build(csv_file(labelled(60)), tmp_path / "c", taxonomy=reference)
+
+    corpus = Corpus.load(tmp_path / "c")
+
+    assert corpus.source == "mail.csv"
+    assert replace(corpus, manifest={"source": "builtin"}).source == "builtin"
+    assert replace(corpus, manifest={"source": "hf:me/mail:train"}).source == "hf:me/mail:train"
+
+
+def test_progress_of_a_build_counts_the_rows_it_reads(labelled, csv_file, tmp_path, reference):
+    seen: list[int] = []
+
+    build(csv_file(labelled(60)), tmp_path / "c", taxonomy=reference, on_row=seen.append)
+
+    assert seen == list(range(1, 61))
 
 
 def test_lines_are_prompt_completion_pairs_without_the_columns_that_tell(

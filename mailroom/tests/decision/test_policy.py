@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 from mailroom.decision.policy import decide
 from mailroom.decision.prediction import Prediction
@@ -16,12 +18,12 @@ def prediction(answer: Answer | None, **probabilities: float) -> Prediction:
 
 
 def test_the_models_own_answer_counts_where_it_names_the_scored_category():
-    own = TAXONOMY.answer("personal", LUNCH)
-    own = Answer("personal", "Medium", own.actions, "See you at noon.")
+    usual = TAXONOMY.answer("personal", LUNCH)
+    own = TAXONOMY.answer("personal", Message(subject="Draft", body="Please review it."))
 
     decision = decide(prediction(own, personal=0.9, spam=0.1), LUNCH, TAXONOMY, 0.5)
 
-    assert decision.answer == own
+    assert decision.answer == own != usual
     assert decision.confidence == 0.9
     assert decision.is_decided
 
@@ -56,6 +58,24 @@ def test_an_action_that_the_taxonomy_does_not_know_is_replaced_by_its_own():
 
     assert decision.answer is not None
     assert decision.answer.actions == TAXONOMY.answer("spam", SALE).actions
+
+
+def test_the_priority_is_the_taxonomys_whatever_the_model_wrote():
+    own = replace(TAXONOMY.answer("promotions", SALE), priority="High")
+
+    decision = decide(prediction(own, promotions=1.0), SALE, TAXONOMY, 0.0)
+
+    assert decision.answer == TAXONOMY.answer("promotions", SALE)
+    assert decision.reason == "Promotions is always Low priority."
+
+
+def test_a_draft_that_the_taxonomy_does_not_know_is_replaced_by_its_own():
+    own = replace(TAXONOMY.answer("personal", LUNCH), draft="My card number is 4111.")
+
+    decision = decide(prediction(own, personal=1.0), LUNCH, TAXONOMY, 0.0)
+
+    assert decision.answer == TAXONOMY.answer("personal", LUNCH)
+    assert "none of the taxonomy's for Personal" in decision.reason
 
 
 def test_no_draft_comes_out_of_a_category_that_wants_none():

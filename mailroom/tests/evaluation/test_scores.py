@@ -57,17 +57,19 @@ def test_no_examples_give_no_shares():
     assert scores.category_interval is None
 
 
-def test_what_only_names_categories_has_no_format_or_priority():
-    scores = score_categories(["a", "b"], ["a", None])
+def test_what_only_names_categories_has_their_priority_and_no_format():
+    scores = score_categories(
+        ["a", "b", "c", "c"], ["a", None, "a", "b"], {"a": "Low", "b": "High", "c": "Low"}
+    )
 
     assert scores.as_json() == {
-        "examples": 2,
+        "examples": 4,
         "format": None,
-        "category": 0.5,
-        "category_interval": pytest.approx((0.0945, 0.9055), abs=1e-4),
-        "priority": None,
-        "priority_given_category": None,
-        "macro_f1": pytest.approx(0.5),
+        "category": 0.25,
+        "category_interval": pytest.approx((0.0456, 0.6994), abs=1e-4),
+        "priority": 0.5,
+        "priority_given_category": 1.0,
+        "macro_f1": pytest.approx(2 / 9),
         "stopped": None,
         "mean_tokens": None,
     }

@@ -1,5 +1,5 @@
 from mailroom.config import absolute_choice, home_directory, served_name
-from mailroom.service.remembered import recall, remember
+from mailroom.service.remembered import recall, remember, remember_scores
 
 PATH = "tinker://r:train:0/sampler_weights/final"
 
@@ -11,6 +11,18 @@ def test_facts_about_a_run_add_up(tmp_path):
 
     assert recall(tmp_path, PATH) == {"base_model": "org/name", "scores": {"x": 1}}
     assert recall(tmp_path, "tinker://unknown/weights/x") == {}
+    assert recall(tmp_path, "base") == {}
+
+
+def test_scores_are_kept_for_each_of_a_runs_weights(tmp_path):
+    remember_scores(tmp_path, PATH, {"after": 1})
+    remember_scores(tmp_path, "tinker://r:train:0/sampler_weights/other", {"after": 2})
+    remember_scores(tmp_path, PATH, {"after": 3})
+
+    assert recall(tmp_path, PATH)["scores"] == {
+        PATH: {"after": 3},
+        "tinker://r:train:0/sampler_weights/other": {"after": 2},
+    }
 
 
 def test_a_damaged_or_missing_record_is_as_if_nothing_were_known(tmp_path):

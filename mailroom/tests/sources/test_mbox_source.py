@@ -100,9 +100,10 @@ def test_crlf_files_are_split_like_others():
     assert read(box) == [b"Subject: one\r\n\r\n1\r\n", b"Subject: two\r\n\r\nFrom 2\r\n"]
 
 
-def test_nothing_holds_no_messages():
-    assert read(b"") == []
-    assert read(b"\n\n") == []
+@pytest.mark.parametrize("data", [b"", b"\n\n"])
+def test_nothing_is_one_empty_message_but_no_message_of_an_mbox(data: bytes):
+    assert read(data) == [data]
+    assert list(read_stream(io.BytesIO(data), "box", is_mbox=True)) == []
 
 
 def test_an_envelope_alone_is_an_empty_message():

@@ -92,19 +92,22 @@ def test_an_eml_file_is_one_message_even_below_an_envelope(tmp_path: Path):
     assert only.raw == raw
 
 
-def test_standard_input_may_be_an_mbox_or_empty():
+def test_standard_input_may_be_an_mbox():
     box = io.BytesIO(ENVELOPE + message("x") + b"\n" + ENVELOPE + message("y"))
 
     assert subjects(list(open_source("-", box))) == ["x", "y"]
-    assert list(open_source("-", io.BytesIO())) == []
 
 
-def test_an_empty_eml_file_is_still_a_message(tmp_path: Path):
+def test_what_is_empty_is_still_a_message_unless_it_is_said_to_be_a_mailbox(tmp_path: Path):
     (tmp_path / "a.eml").touch()
     (tmp_path / "box").touch()
+    (tmp_path / "Mail" / "new").mkdir(parents=True)
 
-    assert [one.raw for one in open_source(str(tmp_path / "a.eml"), NOTHING)] == [b""]
-    assert list(open_source(f"mbox:{tmp_path / 'box'}", NOTHING)) == []
+    def read(place: str) -> list[bytes]:
+        return [one.raw for one in open_source(place, io.BytesIO())]
+
+    assert read(str(tmp_path / "a.eml")) == read(str(tmp_path / "box")) == read("-") == [b""]
+    assert read(f"mbox:{tmp_path / 'box'}") == read(f"maildir:{tmp_path / 'Mail'}") == []
 
 
 def test_a_pipe_is_read_once_and_not_opened_before(tmp_path: Path):

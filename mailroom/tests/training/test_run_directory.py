@@ -67,3 +67,15 @@ def test_a_run_is_found_by_the_model_it_made(tmp_path):
 
     assert found is not None and found.path == directory.path
     assert find_run(tmp_path, "tinker://other/sampler_weights/final") is None
+
+
+def test_a_run_elsewhere_is_found_where_it_is_said_to_be(tmp_path):
+    model = "tinker://r:train:0/sampler_weights/final"
+    elsewhere = RunDirectory(tmp_path / "elsewhere")
+    elsewhere.save(replace(STATE, model=model))
+
+    assert find_run(tmp_path / "corpus", model) is None
+    found = find_run(tmp_path / "corpus", model, str(elsewhere.path))
+    assert found is not None and found.path == elsewhere.path
+    # Something else has been trained into that folder since.
+    assert find_run(tmp_path / "corpus", model + "2", str(elsewhere.path)) is None

@@ -58,17 +58,19 @@ def command(
     from mailroom.taxonomy import Taxonomy
 
     with terminal(as_json) as screen:
-        summary = build(
-            source,
-            out,
-            taxonomy=Taxonomy.load(taxonomy),
-            test_data=test_data,
-            limit=limit,
-            test_size=test_size,
-            seed=seed,
-            columns=Columns(subject=subject_column, body=body_column, category=category_column),
-            strict=strict,
-        )
+        with screen.counter("row") as count:
+            summary = build(
+                source,
+                out,
+                taxonomy=Taxonomy.load(taxonomy),
+                test_data=test_data,
+                limit=limit,
+                test_size=test_size,
+                seed=seed,
+                columns=Columns(subject=subject_column, body=body_column, category=category_column),
+                strict=strict,
+                on_row=count,
+            )
         for warning in summary.warnings:
             screen.say(warning)
         screen.result(

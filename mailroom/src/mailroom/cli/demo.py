@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -33,10 +34,15 @@ def command(out: str, base_model: str | None, home: str | None, as_json: bool) -
     with terminal(as_json) as screen:
         preset = PRESETS[preset_for(base_model)]
         wanted = base_model or preset.base_model
-        with open_service(home_directory(home), wanted, screen.say) as service:
+        place = home_directory(home)
+        given = {"--base-model": base_model, "--home": home}
+        options = "".join(f" {name} {shlex.quote(v)}" for name, v in given.items() if v)
+        with open_service(place, wanted, screen.say) as service:
             from mailroom.demo import Demo
 
             plan = replace(preset, base_model=served_name(wanted))
-            demo = Demo(service, Path(out), plan, wanted, screen)
+            demo = Demo(
+                service, Path(out), plan, screen, base_model=wanted, home=place, options=options
+            )
             result = demo.run(started)
         screen.result(result.as_json(), "")

@@ -46,7 +46,7 @@ def command(
     from mailroom.corpus.corpus import Corpus
     from mailroom.decision.model import BASE, check_reference, find_model
     from mailroom.service.connect import open_service
-    from mailroom.service.remembered import recall, remember, run_of
+    from mailroom.service.remembered import recall, remember_scores
     from mailroom.taxonomy import Taxonomy
 
     with terminal(as_json) as screen:
@@ -75,13 +75,10 @@ def command(
                     scores=not no_scoring,
                     on_done=lambda what, done, total: progress(done, total, what),
                 )
-        run = find_run(loaded.directory, reference)
+        run = find_run(loaded.directory, reference, recall(place, reference).get("run"))
         losses = [(step.step, step.loss) for step in run.metrics()] if run else []
         if reference != BASE:
-            # For the model card of a later export.
-            known = recall(place, reference).get("scores", {})
-            scores = {**known, reference: evaluation.scores_as_json()}
-            remember(place, run_of(reference), scores=scores)
+            remember_scores(place, reference, evaluation.scores_as_json())
         page = Path(report) if report else Path(corpus) / "report.html"
         write_report(page, evaluation, corpus=str(loaded.directory), losses=losses)
         lines = [f"before  {scores_line(evaluation.before)}"]

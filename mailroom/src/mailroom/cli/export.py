@@ -50,13 +50,22 @@ def command(
     """Download an adapter as a PEFT folder with a model card."""
     from mailroom.config import BUILTIN_BASE_MODEL, home_directory
     from mailroom.export.folder import check_out
+    from mailroom.export.merged import check_installed
+    from mailroom.export.push import check_push
+    from mailroom.service.address import Address
     from mailroom.service.connect import open_service
     from mailroom.service.remembered import recall
     from mailroom.taxonomy import Taxonomy
 
     with terminal(as_json) as screen:
         folder = Path(out)
+        Address.parse(reference)
         check_out(folder)
+        if merged:
+            check_installed()
+        if repository:
+            check_push(repository)
+        chosen = Taxonomy.load(taxonomy) if taxonomy else None
         place = home_directory(home)
         known = recall(place, reference)
         choice = base_model or known.get("base_model")
@@ -68,7 +77,7 @@ def command(
                 reference,
                 folder,
                 base_model=choice,
-                taxonomy=Taxonomy.load(taxonomy) if taxonomy else None,
+                taxonomy=chosen,
                 scores=known.get("scores", {}).get(reference, {}),
                 merged_dtype=merged_dtype if merged else None,
                 archive=archive,

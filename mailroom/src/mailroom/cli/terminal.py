@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
@@ -29,9 +30,13 @@ class Terminal:
 
     def say(self, line: str) -> None:
         """A line about what is going on, on standard error."""
+        self.clear()
+        click.echo(line, err=True)
+
+    def clear(self) -> None:
+        """Take a bar off the screen, so that something else can be written."""
         if self._bar is not None:
             self._bar.clear()
-        click.echo(line, err=True)
 
     def show(self, text: str) -> None:
         """Part of the result for people; with `--json` it goes to standard error."""
@@ -58,9 +63,14 @@ class Terminal:
         A total of 0 means that the end is not known.
         """
         self._bar = Progress(label, sys.stderr)
+        # Work whose first piece takes long is told of as well.
+        late = threading.Timer(QUIET_S, self._bar.first)
+        late.daemon = True
+        late.start()
         try:
             yield self._bar.update
         finally:
+            late.cancel()
             self._bar.clear()
             self._bar = None
 
@@ -87,8 +97,15 @@ class Progress:
         self._started = clock()
         self._last_shown: float | None = None
         self._width = 0
+        self._latest = (0, 0, "")
+        self._writing = threading.Lock()
 
     def update(self, done: int, total: int, words: str = "") -> None:
+        with self._writing:
+            self._update(done, total, words)
+
+    def _update(self, done: int, total: int, words: str) -> None:
+        self._latest = (done, total, words)
         now = self._clock()
         if now - self._started < QUIET_S:
             return
@@ -107,6 +124,13 @@ class Progress:
             self._stream.write(line + "\n")
         self._stream.flush()
 
+    def first(self) -> None:
+        """Show that work is going on, if nothing was shown yet."""
+        with self._writing:
+            is_first = self._last_shown is None
+        if is_first:
+            self.update(*self._latest)
+
     def _line(self, done: int, total: int, elapsed_s: float) -> str:
         if not total:
             return f"{self._label} {done}"
@@ -120,10 +144,11 @@ class Progress:
 
     def clear(self) -> None:
         """Take the bar off the screen, so that a line can be written."""
-        if self._is_terminal and self._width:
-            self._stream.write("\r" + " " * self._width + "\r")
-            self._stream.flush()
-            self._width = 0
+        with self._writing:
+            if self._is_terminal and self._width:
+                self._stream.write("\r" + " " * self._width + "\r")
+                self._stream.flush()
+                self._width = 0
 
 
 @contextmanager

@@ -60,7 +60,9 @@ def command(
     from mailroom.cli.terminal import Terminal
     from mailroom.config import absolute_choice, home_directory, served_name
     from mailroom.corpus.corpus import Corpus
+    from mailroom.service.address import Address
     from mailroom.service.connect import open_service
+    from mailroom.service.remembered import remember
     from mailroom.training.plan import PRESETS, preset_for
 
     def go(screen: Terminal) -> None:
@@ -70,12 +72,13 @@ def command(
         plan = replace(
             PRESETS[chosen], base_model=served_name(wanted), **_named_as_in_plan(settings)
         )
-        if len(loaded.train) > plan.num_examples > 0:
+        if settings["examples"] is None and len(loaded.train) > plan.num_examples > 0:
             screen.say(
-                f"training on the first {plan.num_examples} of {len(loaded.train)} examples; "
+                f"{plan.num_examples} of {len(loaded.train)} examples, as preset {chosen} says; "
                 "--examples 0 takes all"
             )
-        with open_service(home_directory(home), wanted, screen.say) as service:
+        place = home_directory(home)
+        with open_service(place, wanted, screen.say) as service:
             from mailroom.training.run import train
             from mailroom.training.run_directory import RunDirectory, StepMetrics
 
@@ -92,7 +95,7 @@ def command(
                     loaded.taxonomy,
                     plan,
                     directory,
-                    corpus=str(loaded.directory),
+                    corpus=loaded.source,
                     corpus_digest=loaded.digest,
                     base_model=absolute_choice(wanted),
                     checkpoint_every=checkpoint_every,
@@ -101,6 +104,9 @@ def command(
                     on_step=on_step,
                     say=screen.say,
                 )
+        # So that the report of a later evaluation finds the loss curve.
+        run_id = Address.parse(trained.model).run_id
+        remember(place, run_id, run=str(directory.path.resolve()))
         size = f"{trained.adapter_bytes / 1e6:.1f} MB" if trained.adapter_bytes else "?"
         screen.result(
             {**asdict(trained), "run": str(directory.path), "plan": asdict(plan)},

@@ -74,10 +74,13 @@ def command(
 
                 def counted() -> Iterator[TriagedMessage]:
                     for done, one in enumerate(triaged, start=1):
-                        count(done)
+                        if not as_json:
+                            screen.clear()  # it is printed at once
                         yield one
+                        count(done)
+                    screen.clear()
 
                 if as_json:
                     screen.result(document(counted()), "")
                 else:
-                    print_human(triaged, model.taxonomy, screen.out)
+                    print_human(counted(), model.taxonomy, screen.out)

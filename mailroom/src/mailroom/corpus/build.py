@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -72,6 +72,7 @@ def build(
     seed: int = 0,
     columns: Columns | None = None,
     strict: bool = False,
+    on_row: Callable[[int], None] = lambda num_read: None,
 ) -> BuildSummary:
     """Makes a corpus folder of a source's labelled mail.
 
@@ -88,6 +89,7 @@ def build(
             is no `limit`.
         columns: the names of the columns in `source` and `test_data`.
         strict: a bad row is an error, and nothing is written.
+        on_row: hears how many rows of the source are read.
 
     Raises:
         CorpusError: bad arguments, an unreadable source, no usable rows, or `out` is in use.
@@ -103,10 +105,10 @@ def build(
     if test_data is not None:
         whole, own_part = _read(test_data, columns, seed, taxonomy)
         test_rows = whole if own_part is None else own_part
-    examples, bad = _sorted_out(rows, taxonomy, source)
+    examples, bad = _sorted_out(rows, taxonomy, source, on_row)
     own_test: list[Example] | None = None
     if test_rows is not None:
-        own_test, bad_test = _sorted_out(test_rows, taxonomy, test_data or source)
+        own_test, bad_test = _sorted_out(test_rows, taxonomy, test_data or source, on_row)
         bad += bad_test
     if strict and bad:
         raise CorpusError(_listed(bad))
@@ -180,11 +182,15 @@ def _read(
 
 
 def _sorted_out(
-    rows: Iterable[Row | BadRow], taxonomy: Taxonomy, source: str
+    rows: Iterable[Row | BadRow],
+    taxonomy: Taxonomy,
+    source: str,
+    on_row: Callable[[int], None],
 ) -> tuple[list[Example], list[dict[str, Any]]]:
     good: list[Example] = []
     bad: list[dict[str, Any]] = []
-    for row in rows:
+    for num_read, row in enumerate(rows, start=1):
+        on_row(num_read)
         result = row if isinstance(row, BadRow) else checked(row, taxonomy)
         if isinstance(result, BadRow):
             bad.append({"source": source, "line": result.line, "reason": result.reason})

@@ -61,6 +61,13 @@ class Corpus:
         )
 
     @property
+    def source(self) -> str:
+        """What the data is called: `builtin`, `hf:OWNER/NAME`, or the name of its file, without
+        the folders above it, which are nobody else's business."""
+        source = str(self.manifest.get("source", ""))
+        return source if source.startswith("hf:") else Path(source).name
+
+    @property
     def digest(self) -> str:
         """SHA-256 that changes when training rows, test rows or taxonomy do."""
         files = self.manifest["files"]

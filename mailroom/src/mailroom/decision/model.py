@@ -10,6 +10,7 @@ from mailroom.config import served_name
 from mailroom.decision.run_metadata import prompt_digest, read_metadata
 from mailroom.errors import MailroomError, MisuseError
 from mailroom.prompt.chat import MAX_PROMPT_TOKENS
+from mailroom.service.address import SAMPLER_WEIGHTS, Address
 from mailroom.service.tokenizers import use_hub_facade
 from mailroom.taxonomy import Taxonomy
 
@@ -48,14 +49,14 @@ def check_reference(reference: str) -> str:
     """
     if reference == BASE:
         return reference
-    head, _, rest = reference.partition("://")
-    parts = rest.split("/")
-    if head != "tinker" or len(parts) != 3 or not all(parts):
+    try:
+        kind = Address.parse(reference).kind
+    except MisuseError as error:
         raise MisuseError(
             f"{reference!r} is no model: give `base`, or a path that `mailroom train` printed, "
             "tinker://<run>/sampler_weights/<name>"
-        )
-    if parts[1] != "sampler_weights":
+        ) from error
+    if kind != SAMPLER_WEIGHTS:
         raise MisuseError(
             f"{reference!r} is a checkpoint to train on from; to read mail with, give the run's "
             "tinker://<run>/sampler_weights/<name>"

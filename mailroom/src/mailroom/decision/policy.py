@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from mailroom.decision.prediction import Prediction
 from mailroom.mail.message import Message
-from mailroom.taxonomy import Answer, Taxonomy
+from mailroom.taxonomy import NO_RULE, Answer, Category, Taxonomy
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,10 +30,11 @@ def decide(
 ) -> Decision:
     """Choose the category, the other three steps with it, or leave the message alone.
 
-    The category is the likeliest of the closed set. Where the model's own answer has the exact
-    form and names the same category, its priority, actions and draft count, but only actions that
-    the taxonomy knows for that category, and a draft only where the taxonomy wants one: no text
-    in a message can bring about more than the taxonomy allows. Otherwise the taxonomy answers.
+    The category is the likeliest of the closed set, and the taxonomy gives it its priority. Actions
+    and draft are the model's own where its answer has the exact form, names the same category, and
+    chooses what the taxonomy knows for it: the category's own or those of one of its rules.
+    Otherwise they are what the taxonomy says for this message. So no text in a message can bring
+    about a priority, an action or a draft that the taxonomy does not have for its category.
 
     Args:
         threshold: smallest confidence to act on, 0 to 1; 0 decides always.
@@ -43,8 +44,8 @@ def decide(
     if category is None:
         return Decision(None, None, "The model's answer does not follow the four-step form.")
     confidence = prediction.probabilities.get(category)
+    name = taxonomy.category(category).name
     if confidence is not None and confidence < threshold:
-        name = taxonomy.category(category).name
         return Decision(
             None, confidence, f"{name} is only {confidence:.0%} sure, below {threshold:.0%}."
         )
@@ -54,14 +55,16 @@ def decide(
     if written.category != category:
         other = taxonomy.category(written.category).name
         return Decision(usual, confidence, f"The written answer says {other}; the score decides.")
-    answer, reason = written, "The model's own answer."
-    if not set(answer.actions) <= _known_actions(taxonomy, category):
-        answer, reason = replace(answer, actions=usual.actions), "Actions are the taxonomy's."
-    if usual.draft is None:
-        answer = replace(answer, draft=None)
+    if (written.actions, written.draft) not in _known_steps(taxonomy.category(category)):
+        reason = f"The written steps are none of the taxonomy's for {name}; its own count."
+        return Decision(usual, confidence, reason)
+    answer = replace(written, priority=usual.priority)
+    is_own = answer == written
+    reason = "The model's own answer." if is_own else f"{name} is always {usual.priority} priority."
     return Decision(answer, confidence, reason)
 
 
-def _known_actions(taxonomy: Taxonomy, category_key: str) -> set[str]:
-    category = taxonomy.category(category_key)
-    return {*category.actions, *(action for rule in category.rules for action in rule.actions)}
+def _known_steps(category: Category) -> set[tuple[tuple[str, ...], str | None]]:
+    """Actions and draft as they can go together in an answer of this category."""
+    rules = [NO_RULE, *category.rules]
+    return {(answer.actions, answer.draft) for answer in map(category.answer_by, rules)}

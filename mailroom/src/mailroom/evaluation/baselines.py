@@ -36,7 +36,7 @@ TITLES = {"tfidf": "TF-IDF + logistic regression", "naive_bayes": "Naive Bayes o
 
 @dataclass(frozen=True, slots=True)
 class Baseline:
-    """A word-count model's scores; it only names categories."""
+    """A word-count model's scores; it only names categories, which bring their priority."""
 
     scores: Scores
     apart: Scores | None
@@ -46,7 +46,9 @@ class Baseline:
         return {**self.scores.as_json(), "apart": self.apart.as_json() if self.apart else None}
 
 
-def score_baselines(train: Sequence[Example], test: Sequence[Example]) -> dict[str, Baseline]:
+def score_baselines(
+    train: Sequence[Example], test: Sequence[Example], priorities: Mapping[str, str]
+) -> dict[str, Baseline]:
     """Fit each baseline on the one part and score it on the other; none where it cannot learn."""
     if len({example.category for example in train}) < 2 or not test:
         return {}
@@ -58,8 +60,8 @@ def score_baselines(train: Sequence[Example], test: Sequence[Example]) -> dict[s
         model.fit([_text(example) for example in train], [example.category for example in train])
         given = [str(label) for label in model.predict([_text(example) for example in test])]
         found[name] = Baseline(
-            score_categories(expected, given),
-            score_categories([expected[i] for i in apart], [given[i] for i in apart])
+            score_categories(expected, given, priorities),
+            score_categories([expected[i] for i in apart], [given[i] for i in apart], priorities)
             if apart
             else None,
         )

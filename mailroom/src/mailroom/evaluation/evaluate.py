@@ -99,6 +99,7 @@ def evaluate(
         scores: whether to score the closed set too.
         scores_base: the same for the base model, which takes a request for each category and mail:
             a category is seldom among the likeliest words of a model that was not taught the form.
+            Without it `before.scored` is None.
         before: the base model's result on the same examples, where it is known already.
         on_done: hears what is being asked, and how many of how many are done.
 
@@ -124,7 +125,8 @@ def evaluate(
         if before is None:
             before = ask(model.base(), "before")
         after = None if model.reference == BASE else ask(model, "after")
-    baselines = score_baselines(corpus.train[: num_train or None], examples)
+    train = corpus.train[: num_train or None]
+    baselines = score_baselines(train, examples, model.taxonomy.priorities)
     return Evaluation(model, examples, before, after, baselines, picture)
 
 
@@ -138,7 +140,9 @@ def score(
     return Result(
         predictions=tuple(predictions),
         written=score_written(expected, predictions),
-        scored=score_categories([answer.category for answer in expected], likeliest)
+        scored=score_categories(
+            [answer.category for answer in expected], likeliest, taxonomy.priorities
+        )
         if any(likeliest)
         else None,
         apart=score_written([expected[i] for i in apart], [predictions[i] for i in apart])

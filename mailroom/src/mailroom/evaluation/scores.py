@@ -70,13 +70,21 @@ def score_written(expected: Sequence[Answer], predictions: Sequence[Prediction])
     )
 
 
-def score_categories(expected: Sequence[str], given: Sequence[str | None]) -> Scores:
-    """Scores of anything that only names categories: the scored closed set, and the baselines."""
+def score_categories(
+    expected: Sequence[str], given: Sequence[str | None], priorities: Mapping[str, str]
+) -> Scores:
+    """Scores of anything that only names categories: the scored closed set, and the baselines.
+
+    Args:
+        priorities: the taxonomy's, by category, which the category named brings with it.
+    """
+    pairs = list(zip(expected, given, strict=True))
+    right = [(want, got) for want, got in pairs if want == got]
     return Scores(
         examples=len(expected),
         format=None,
-        priority=None,
-        priority_given_category=None,
+        priority=_same_priority(pairs, priorities),
+        priority_given_category=_same_priority(right, priorities),
         stopped=None,
         mean_tokens=None,
         **_category_scores(expected, given),
@@ -120,6 +128,13 @@ def _category_scores(expected: Sequence[str], given: Sequence[str | None]) -> Ma
         "category_interval": wilson_interval(right, len(expected)) if expected else None,
         "macro_f1": macro_f1(expected, given),
     }
+
+
+def _same_priority(
+    pairs: Sequence[tuple[str, str | None]], priorities: Mapping[str, str]
+) -> float | None:
+    same = sum(got is not None and priorities.get(got) == priorities[want] for want, got in pairs)
+    return _share(same, len(pairs))
 
 
 def _share(part: int, whole: int) -> float | None:

@@ -7,45 +7,20 @@ import tarfile
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
 import httpx
 
 from mailroom.decision.run_metadata import STATE_KEY
-from mailroom.errors import MailroomError, MisuseError
+from mailroom.errors import MailroomError
+from mailroom.service.address import EXTERNAL_WEIGHTS, WEIGHTS, Address
 from mailroom.service.connect import Service
 from mailroom.service.loopback import is_loopback
 
 PEFT_FILES = ("adapter_config.json", "adapter_model.safetensors")
 TEMPORARY_EXPORT_TTL_S = 3600
 PIECE_BYTES = 2**20
-
-
-@dataclass(frozen=True, slots=True)
-class Address:
-    """The parts of tinker://<run>/<kind>/<name>."""
-
-    run_id: str
-    kind: str
-    name: str
-
-    @classmethod
-    def parse(cls, path: str) -> Address:
-        """Raises MisuseError for anything that is not such a path."""
-        head, _, rest = path.partition("://")
-        parts = rest.split("/")
-        kinds = ("sampler_weights", "weights", "external_weights")
-        if head != "tinker" or len(parts) != 3 or not all(parts) or parts[1] not in kinds:
-            raise MisuseError(
-                f"{path!r} is no path of weights; give what `mailroom train` printed, "
-                "tinker://<run>/sampler_weights/<name>"
-            )
-        return cls(*parts)
-
-    def __str__(self) -> str:
-        return f"tinker://{self.run_id}/{self.kind}/{self.name}"
 
 
 def download_adapter(service: Service, path: str, folder: Path, say: Callable[[str], None]) -> None:
@@ -59,9 +34,9 @@ def download_adapter(service: Service, path: str, folder: Path, say: Callable[[s
         MailroomError: no such weights, or the service gives out no files of them.
     """
     address = Address.parse(path)
-    if address.kind == "external_weights":
+    if address.kind == EXTERNAL_WEIGHTS:
         _fetch_signed(service, address, folder)
-    elif address.kind == "weights":
+    elif address.kind == WEIGHTS:
         _fetch_exported(service, address, folder, say)
     elif not _fetch_archive(service, address, folder):
         _fetch_exported(service, _training_twin(service, address), folder, say)

@@ -6,6 +6,7 @@ mailroom that imports torch; it comes with the extra `mailroom[merged]`.
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import shutil
 from collections.abc import Mapping
@@ -46,6 +47,12 @@ class _Update:
         return weight.float() + delta
 
 
+def check_installed() -> None:
+    """Raises MailroomError without what merging needs; quick, so that nothing is begun in vain."""
+    if any(importlib.util.find_spec(name) is None for name in ("torch", "safetensors")):
+        raise MailroomError("merging needs torch and safetensors: pip install 'mailroom[merged]'")
+
+
 def write_merged(adapter: Path, base: Path, out: Path, *, dtype: str = "float32") -> None:
     """Write a model folder that transformers loads by itself.
 
@@ -61,13 +68,10 @@ def write_merged(adapter: Path, base: Path, out: Path, *, dtype: str = "float32"
     Raises:
         MailroomError: torch is not installed, or adapter and base do not fit.
     """
-    try:
-        import torch
-        from safetensors.torch import load_file, save_file
-    except ImportError as error:
-        raise MailroomError(
-            "merging needs torch and safetensors: pip install 'mailroom[merged]'"
-        ) from error
+    check_installed()
+    import torch
+    from safetensors.torch import load_file, save_file
+
     updates = _updates(adapter, load_file(adapter / "adapter_model.safetensors"))
     shards = _shards(base)
     targets = {_weight_name(module, shards): update for module, update in updates.items()}
@@ -148,6 +152,7 @@ def _untie(config: dict[str, Any]) -> None:
 
 def _write_config(out: Path, config: dict[str, Any], dtype: str) -> None:
     config.pop("torch_dtype", None)
+    config.pop("_name_or_path", None)  # may be a folder of whoever saved the base model
     config["dtype"] = dtype
     (out / "config.json").write_text(json.dumps(config, indent=2))
 

@@ -16,15 +16,10 @@ def push(folder: Path, repository: str, *, is_public: bool) -> str:
     Raises:
         MailroomError: no token, no permission, or no network; says which.
     """
-    check_repository(repository)
-    from huggingface_hub import HfApi, get_token
+    check_push(repository)
+    from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError
 
-    if get_token() is None:
-        raise MailroomError(
-            "publishing needs a Hugging Face token: run `hf auth login`, or set HF_TOKEN to one "
-            "with write permission"
-        )
     hub = HfApi(endpoint=PUBLIC_HUB)
     try:
         made = hub.create_repo(repository, private=not is_public, exist_ok=True)
@@ -40,8 +35,20 @@ def push(folder: Path, repository: str, *, is_public: bool) -> str:
     return str(made)
 
 
-def check_repository(repository: str) -> None:
-    """Raises MisuseError for anything but OWNER/NAME."""
+def check_push(repository: str) -> None:
+    """What can be known before there is anything to publish.
+
+    Raises:
+        MisuseError: the repository is not OWNER/NAME.
+        MailroomError: there is no token.
+    """
     owner, _, name = repository.partition("/")
     if not owner or not name or "/" in name:
         raise MisuseError(f"--push wants OWNER/NAME, got {repository!r}")
+    from huggingface_hub import get_token
+
+    if get_token() is None:
+        raise MailroomError(
+            "publishing needs a Hugging Face token: run `hf auth login`, or set HF_TOKEN to one "
+            "with write permission"
+        )

@@ -17,7 +17,7 @@ import jinja2
 
 from mailroom.errors import MailroomError
 from mailroom.mail.message import Message
-from mailroom.prompt.plain_text import control_pattern, control_tokens, encode_plain
+from mailroom.prompt.plain_text import control_pattern, control_tokens, encode_plain, token_ids
 from mailroom.prompt.quote import CUT, cut, quoted, without_old_text
 from mailroom.taxonomy import Taxonomy
 
@@ -128,13 +128,12 @@ class _Frame:
     def encode(self, text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
         text = self.head + text + self.tail
         # As the chat template's own tokenization has it, token for token ...
-        whole = tokenizer.encode(self.before + text + self.after, add_special_tokens=False)
+        whole = token_ids(self.before + text + self.after, tokenizer)
         if self.controls == _of(self.control_ids, whole):
             return [*self.start, *whole]
         # ... unless the message holds what would become a control token.
         before, after = (
-            tokenizer.encode(part, add_special_tokens=False) if part else []
-            for part in (self.before, self.after)
+            token_ids(part, tokenizer) if part else [] for part in (self.before, self.after)
         )
         return [*self.start, *before, *encode_plain(text, tokenizer), *after]
 

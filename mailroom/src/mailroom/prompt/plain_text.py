@@ -40,13 +40,26 @@ def control_pattern(controls: dict[str, int]) -> re.Pattern[str]:
     return re.compile("|".join(map(re.escape, forms)) or r"(?!)")
 
 
+def token_ids(
+    text: str, tokenizer: PreTrainedTokenizerBase, *, split_special_tokens: bool = False
+) -> list[int]:
+    """The ids of a text and nothing besides. Without the tokenizer's warning of long texts: what
+    is too long for the model is cut before the model sees it."""
+    return tokenizer.encode(
+        text,
+        add_special_tokens=False,
+        split_special_tokens=split_special_tokens,
+        verbose=False,
+    )
+
+
 def encode_plain(text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """The ids of a text in which no control token is recognised, and none is among them."""
     controls = control_tokens(tokenizer)
     forbidden = set(controls.values())
 
     def encode(part: str) -> list[int]:
-        return tokenizer.encode(part, add_special_tokens=False, split_special_tokens=True)
+        return token_ids(part, tokenizer, split_special_tokens=True)
 
     ids = encode(text)
     if forbidden.isdisjoint(ids):

@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
 
+from mailroom.errors import MisuseError
+from mailroom.service.address import Address
+
 FILE_NAME = "runs.json"
-
-
-def run_of(reference: str) -> str:
-    """The run id in a `tinker://<run>/<kind>/<name>` path."""
-    return reference.removeprefix("tinker://").split("/")[0]
 
 
 def remember(home: Path, run_id: str, **facts: Any) -> None:
@@ -33,8 +32,19 @@ def remember(home: Path, run_id: str, **facts: Any) -> None:
 
 
 def recall(home: Path, reference: str) -> dict[str, Any]:
-    """What is known about the run of a path."""
-    return _read(home).get(run_of(reference), {})
+    """What is known about the run of a path; nothing about what is no path, as `base`."""
+    try:
+        run_id = Address.parse(reference).run_id
+    except MisuseError:
+        return {}
+    return _read(home).get(run_id, {})
+
+
+def remember_scores(home: Path, reference: str, scores: Mapping[str, Any]) -> None:
+    """Note what an evaluation of these weights came to, for the model card of a later export."""
+    known = recall(home, reference).get("scores", {})
+    run_id = Address.parse(reference).run_id
+    remember(home, run_id, scores={**known, reference: dict(scores)})
 
 
 def _read(home: Path) -> dict[str, dict[str, Any]]:

@@ -37,8 +37,11 @@ QUOTED_FROM = re.compile(rb"^(>+)From ", re.MULTILINE)
 LEADING_MARKS = re.compile(rb">*")
 
 
-def read_stream(stream: BinaryIO, origin: str) -> Iterator[RawMessage]:
+def read_stream(stream: BinaryIO, origin: str, *, is_mbox: bool = False) -> Iterator[RawMessage]:
     """An mbox, if the first line that is not empty starts with "From "; else one message.
+
+    Nothing at all is a message that cannot be read, unless it is known to be an mbox (`is_mbox`),
+    which may well hold none.
 
     A stream that fails on the way ends with a message that says so.
     """
@@ -50,6 +53,8 @@ def read_stream(stream: BinaryIO, origin: str) -> Iterator[RawMessage]:
             if line.strip():
                 break
         if not head or not head[-1].strip():
+            if not is_mbox:
+                yield _one_message(head, origin)
             return
         if head[-1].startswith(b"From "):
             yield from _split(chain(head[-1:], lines), origin)

@@ -97,7 +97,7 @@ def _mbox(path: Path, place: str) -> Reader:
         with path.open("rb") as stream:
             if not starts_like_mbox(stream):
                 raise SourceError(f"{place!r} is no mbox: its first line does not start with From")
-    return partial(_read_file, path)
+    return partial(_read_file, path, is_mbox=True)
 
 
 def _maildir(path: Path, place: str) -> Reader:
@@ -108,6 +108,6 @@ def _maildir(path: Path, place: str) -> Reader:
     return partial(read_maildir, path)
 
 
-def _read_file(path: Path) -> Iterator[RawMessage]:
+def _read_file(path: Path, *, is_mbox: bool = False) -> Iterator[RawMessage]:
     with path.open("rb") as stream:
-        yield from read_stream(stream, str(path))
+        yield from read_stream(stream, str(path), is_mbox=is_mbox)

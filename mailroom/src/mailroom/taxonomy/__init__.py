@@ -2,6 +2,7 @@
 
 from mailroom.taxonomy.category import (
     NO_RESPONSE,
+    NO_RULE,
     PRIORITIES,
     Answer,
     Category,
@@ -13,6 +14,7 @@ from mailroom.taxonomy.taxonomy import Taxonomy
 
 __all__ = [
     "NO_RESPONSE",
+    "NO_RULE",
     "PRIORITIES",
     "Answer",
     "Category",

@@ -46,6 +46,10 @@ class ContentRule:
         return any(_pattern(phrase).search(text) for phrase in self.when)
 
 
+NO_RULE = ContentRule(when=())
+"""Changes nothing: for a message that no rule of its category matches."""
+
+
 @dataclass(frozen=True, slots=True)
 class Category:
     key: str
@@ -63,7 +67,10 @@ class Category:
 
     def answer(self, text: str) -> Answer:
         """The four steps for a message of this category with this text (subject and body)."""
-        rule = next((rule for rule in self.rules if rule.matches(text)), ContentRule(when=()))
+        return self.answer_by(next((r for r in self.rules if r.matches(text)), NO_RULE))
+
+    def answer_by(self, rule: ContentRule) -> Answer:
+        """The four steps for a message that this rule is for."""
         return Answer(
             category=self.key,
             priority=self.priority,

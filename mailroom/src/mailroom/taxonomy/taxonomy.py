@@ -9,7 +9,7 @@ from importlib import resources
 from pathlib import Path
 
 from mailroom.mail.message import Message
-from mailroom.taxonomy.category import Answer, Category, TaxonomyError
+from mailroom.taxonomy.category import Answer, Category, Priority, TaxonomyError
 from mailroom.taxonomy.toml import TaxonomyFile, read_taxonomy, write_taxonomy
 
 BUILTIN = ("default", "reference")
@@ -66,6 +66,11 @@ class Taxonomy:
     @property
     def keys(self) -> tuple[str, ...]:
         return tuple(category.key for category in self.categories)
+
+    @property
+    def priorities(self) -> dict[str, Priority]:
+        """Priority by category key."""
+        return {category.key: category.priority for category in self.categories}
 
     @property
     def names(self) -> tuple[str, ...]:

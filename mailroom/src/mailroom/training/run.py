@@ -12,8 +12,9 @@ from mailroom.decision.run_metadata import STATE_KEY, metadata_for
 from mailroom.errors import MailroomError
 from mailroom.mail.message import Message
 from mailroom.prompt.tokens import encode_example, to_datum
+from mailroom.service.address import Address
 from mailroom.service.connect import Service
-from mailroom.service.remembered import remember, run_of
+from mailroom.service.remembered import remember
 from mailroom.service.tokenizers import use_hub_facade
 from mailroom.taxonomy import Taxonomy
 from mailroom.training.adapter_size import trainable_parameters
@@ -73,7 +74,8 @@ def train(
     """Train on the first `plan.num_examples` examples; go on with what the directory holds.
 
     Args:
-        corpus: where the examples come from, for the record.
+        corpus: what the data is called. It travels with the run and stands on the model card, so
+            no path of this machine.
         base_model: as the user wrote it, to start a local service with when the run is used again.
         checkpoint_every: steps between checkpoints; 0 is once an epoch, at least every 100 steps.
         fresh: forget what the directory holds.
@@ -188,7 +190,7 @@ def _count_parameters(plan: Plan) -> int | None:
 
 def _stored_bytes(service: Service, path: str) -> int | None:
     try:
-        listed = service.wait(service.rest().list_checkpoints(run_of(path)))
+        listed = service.wait(service.rest().list_checkpoints(Address.parse(path).run_id))
     except tinker.APIError:
         return None
     sizes = [found.size_bytes for found in listed.checkpoints if found.tinker_path == path]

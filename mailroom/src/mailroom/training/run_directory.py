@@ -25,7 +25,7 @@ class RunState:
     """Of the plan, the corpus and the service: a state of other work is not gone on from."""
     plan: dict[str, Any]
     corpus: str
-    """Folder of the corpus, for people."""
+    """What the data is called, for people."""
     step: int = 0
     """Steps that the last checkpoint holds."""
     checkpoint: str | None = None
@@ -123,10 +123,11 @@ def read_metrics(path: Path) -> list[StepMetrics]:
     return metrics
 
 
-def find_run(corpus: Path, model: str) -> RunDirectory | None:
-    """The run below a corpus folder that produced this tinker:// path, if one did."""
-    for path in sorted((corpus / "runs").glob("*/run.json")):
-        directory = RunDirectory(path.parent)
+def find_run(corpus: Path, model: str, elsewhere: str | None = None) -> RunDirectory | None:
+    """The run that produced this tinker:// path, below a corpus folder or in one that is named."""
+    found = [path.parent for path in sorted((corpus / "runs").glob("*/run.json"))]
+    for path in [*found, *([Path(elsewhere)] if elsewhere else [])]:
+        directory = RunDirectory(path)
         try:
             state = directory.load()
         except MailroomError:

@@ -1,6 +1,6 @@
 import pytest
 from mailroom.errors import MisuseError
-from mailroom.export.download import Address
+from mailroom.service.address import Address
 
 
 def test_a_path_is_read_and_written_the_same():
