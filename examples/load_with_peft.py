@@ -1,7 +1,7 @@
 """Way 2 of 3: load an exported adapter with transformers and PEFT.
 
     mailroom export --model tinker://RUN/sampler_weights/NAME --out runs/adapter
-    python examples/load_with_peft.py BASE runs/adapter message.eml
+    python examples/load_with_peft.py BASE runs/adapter examples/message.eml
 
 BASE is the base model's folder or hub id. Needs no service: just this machine.
 """
@@ -19,7 +19,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("base", help="folder or hub id of the base model")
 parser.add_argument("adapter", help="the folder that `mailroom export` wrote")
-parser.add_argument("mail", type=Path, help="a file with one message, such as message.eml")
+parser.add_argument("mail", type=Path, help="a file with one message, such as examples/message.eml")
 parser.add_argument("--taxonomy", default="default", help="the one it was trained with")
 arguments = parser.parse_args()
 

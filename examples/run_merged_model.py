@@ -1,7 +1,7 @@
 """Way 3 of 3: run a merged model, in which the adapter has become part of the weights.
 
     mailroom export --model tinker://RUN/sampler_weights/NAME --out runs/adapter --merged
-    python examples/run_merged_model.py runs/adapter/merged message.eml
+    python examples/run_merged_model.py runs/adapter/merged examples/message.eml
 
 An ordinary model folder: anything that loads Hugging Face models can run it, without PEFT.
 """
@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("model", help="the folder `merged` in what `mailroom export --merged` wrote")
-parser.add_argument("mail", type=Path, help="a file with one message, such as message.eml")
+parser.add_argument("mail", type=Path, help="a file with one message, such as examples/message.eml")
 parser.add_argument("--taxonomy", default="default", help="the one it was trained with")
 arguments = parser.parse_args()
 

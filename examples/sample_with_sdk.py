@@ -2,7 +2,7 @@
 
     export TINKER_BASE_URL=http://127.0.0.1:8765 TINKER_API_KEY=tml-local
     export HF_ENDPOINT=http://127.0.0.1:8765/hub
-    python examples/sample_with_sdk.py tinker://RUN/sampler_weights/NAME message.eml
+    python examples/sample_with_sdk.py tinker://RUN/sampler_weights/NAME examples/message.eml
 
 Needs a running service and nothing heavy here: no torch, no weights on this machine.
 """
@@ -17,7 +17,7 @@ from mailroom.taxonomy import Taxonomy
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("model", help="tinker:// path of sampler weights")
-parser.add_argument("mail", type=Path, help="a file with one message, such as message.eml")
+parser.add_argument("mail", type=Path, help="a file with one message, such as examples/message.eml")
 parser.add_argument("--taxonomy", default="default", help="the one it was trained with")
 arguments = parser.parse_args()
 

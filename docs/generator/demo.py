@@ -33,10 +33,11 @@ def record(scratch: Path) -> dict[str, Any]:
         SystemExit: the demo failed; its output has been shown.
     """
     environment = {k: v for k, v in os.environ.items() if k not in OWN_SERVICE}
+    environment["MAILROOM_HOME"] = "home"
     # In that folder, so that no path of this machine is printed.
     command = [sys.executable, "-m", "mailroom.cli.main", "demo", "--out", "demo", "--json"]
     done = subprocess.run(
-        [*command, "--home", "home"],
+        command,
         env=environment,
         cwd=scratch,
         capture_output=True,
