@@ -100,17 +100,20 @@ class Demo:
         base_model: str,
         home: Path,
         options: str = "",
+        num_test: int = 0,
     ) -> None:
         """
         Args:
             base_model: as the user wrote it.
             home: mailroom's own folder.
             options: what the user gave that each of the single commands needs as well.
+            num_test: only the first so many test mails are asked; 0 takes all.
         """
         self._service = service
         self._out = out
         self._home = home
         self._options = options
+        self._num_test = num_test
         self._plan = plan
         self._base_model = base_model
         self._screen = screen
@@ -235,6 +238,7 @@ class Demo:
                 self._service,
                 model,
                 corpus,
+                limit=self._num_test,
                 num_train=self._plan.num_examples,
                 scores_base=False,
                 before=before.before if before else None,
