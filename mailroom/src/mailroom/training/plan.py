@@ -71,7 +71,7 @@ PRESETS = {
     "tiny": replace(
         REFERENCE,
         base_model=BUILTIN_BASE_MODEL,
-        learning_rate=2e-3,
+        learning_rate=4e-3,
         schedule="linear",
         warmup_steps=10,
     ),
