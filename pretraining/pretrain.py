@@ -123,8 +123,8 @@ def pretrain(trained: Pretrained, stream: Iterator[Batch], steps: int, *, compil
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
-    parser.add_argument("--steps", type=int, default=3000, help="batches of short messages")
-    parser.add_argument("--long-steps", type=int, default=150, help="then of long ones")
+    parser.add_argument("--steps", type=int, default=2000, help="batches of short messages")
+    parser.add_argument("--long-steps", type=int, default=100, help="then of long ones")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--no-compile", action="store_true", help="slower, but starts at once")
