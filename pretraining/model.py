@@ -45,36 +45,3 @@ def new_model(grammar: Grammar, tokenizer: Tokenizer, seed: int) -> Qwen3ForCaus
         model.model.norm.weight.fill_(FINAL_SCALE)
         weight_VD.copy_(torch.where(has_one_V[:, None], mixed_VD, weight_VD))
     return model
-
-
-@torch.no_grad()
-def rescale_for_adapters(model: Qwen3ForCausalLM, into_layers: float, residual: float) -> None:
-    """Give adapters more leverage on a trained model without changing what it computes.
-
-    A pre-norm transformer has scales that cancel out: a norm's weight against the matrices that
-    read its output, and the size of all that is added to the residual stream, which every norm
-    divides out again. Muon leaves large matrices, beside which an adapter of the usual size and
-    learning rate is small. With larger norms and smaller matrices the same adapter weighs more.
-
-    Args:
-        into_layers: how much larger the layers' norm weights become, and how much smaller the
-            matrices after them. A power of two costs no precision.
-        residual: how much smaller everything becomes that is added to the residual stream. Only
-            the norms' epsilon makes a difference to the output, in the fourth digit.
-    """
-    for layer in model.model.layers:
-        attention, mlp = layer.self_attn, layer.mlp
-        for norm in (layer.input_layernorm, layer.post_attention_layernorm):
-            norm.weight.mul_(into_layers)
-        for linear in (
-            attention.q_proj,
-            attention.k_proj,
-            attention.v_proj,
-            mlp.gate_proj,
-            mlp.up_proj,
-        ):
-            linear.weight.div_(into_layers)
-        for linear in (attention.o_proj, mlp.down_proj):
-            linear.weight.div_(residual)
-    model.get_input_embeddings().weight.div_(residual)
-    model.model.norm.weight.mul_(residual)  # the output layer is the embeddings, now smaller
