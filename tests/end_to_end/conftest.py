@@ -68,6 +68,13 @@ def quiet_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None
     os.environ |= before
 
 
+@pytest.fixture(autouse=True)
+def collected_here() -> Iterator[None]:
+    """Sockets that the SDK dropped in a test warn in that test, not in one of another folder."""
+    yield
+    gc.collect()
+
+
 @pytest.fixture(scope="session")
 def service(home: Path) -> Iterator[Service]:
     """A local tinsmith that all tests of this folder share."""
