@@ -23,7 +23,8 @@ arguments = parser.parse_args()
 
 # The mail, and the tokenizer of the base model that the path belongs to.
 message = parse(arguments.mail.read_bytes())
-client = tinker.ServiceClient().create_sampling_client(model_path=arguments.model).result()
+service = tinker.ServiceClient()
+client = service.create_sampling_client(model_path=arguments.model).result()
 tokenizer = client.get_tokenizer()
 
 # Exactly the prompt of the training: a model knows only the form that it was taught.
@@ -39,3 +40,4 @@ response = client.sample(
 ).result()
 
 print(tokenizer.decode(response.sequences[0].tokens, skip_special_tokens=True))
+service.close("success").result()
