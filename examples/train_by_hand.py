@@ -20,7 +20,7 @@ parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("base_model", help="a base model that the service offers")
 parser.add_argument("corpus", help="a folder that `mailroom build` wrote")
 parser.add_argument("--steps", type=int, default=300)
-parser.add_argument("--learning-rate", type=float, default=2e-3)
+parser.add_argument("--learning-rate", type=float, default=4e-3)
 arguments = parser.parse_args()
 corpus = Corpus.load(arguments.corpus)
 

@@ -20,7 +20,7 @@ from tinsmith.base_models import BUILTIN_DIRECTORY, BUILTIN_NAME
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
 PATIENCE_S = 240.0
-NUM_STEPS = 24
+NUM_STEPS = 80
 """Enough that the answers have begun to change; the scripts need not be good, only agree."""
 
 MAIL = """\
