@@ -290,6 +290,22 @@ def test_several_openings_of_a_new_file_make_one_schema(ledger_file: Path):
         ledger.close()
 
 
+def test_first_connections_to_a_new_file_wait_for_each_other(tmp_path: Path):
+    at_once = threading.Barrier(8)
+
+    def connect(path: Path) -> None:
+        connection = sqlite3.connect(path)
+        at_once.wait()
+        database.prepare(connection)
+        connection.close()
+
+    with ThreadPoolExecutor(8) as pool:
+        for number in range(100):
+            path = tmp_path / f"{number}.sqlite"
+            path.touch()
+            list(pool.map(connect, [path] * 8))
+
+
 def test_times_are_utc_whatever_zone_they_come_in(ledger: Ledger, run: Run):
     found = ledger.run(run.run_id)
 
