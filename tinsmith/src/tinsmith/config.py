@@ -49,6 +49,13 @@ class Engine:
     """CPU threads of the engine. 0: one for small models, as many as there are cores for others."""
     max_cached_adapters: int = 32
     """Frozen adapters kept in memory for sampling; least recently used leave."""
+    resident_bytes: int = 0
+    """Device memory for the runs of one base model: adapters, gradients and moments. Beyond it the
+    least recently used runs are put aside until their next op. 0: a quarter of what is free when
+    the engine starts."""
+    host_bytes: int = 0
+    """Host memory for runs put aside from a CUDA or MPS device; beyond it they go to files below
+    the home folder, as they do from a CPU at once. 0: a quarter of what is free at start."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
