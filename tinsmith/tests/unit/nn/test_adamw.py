@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+import dataclasses
 import math
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
-from tinsmith.nn.optimizers.adamw import Hyperparameters, adamw, clipped
+from tinsmith.nn.optimizers.adamw import BLOCK, Hyperparameters, adamw_, clip_
 from torch import Tensor
 
 HYPER = Hyperparameters(learning_rate=0.03, beta1=0.9, beta2=0.95, eps=1e-8, weight_decay=0.1)
@@ -23,8 +27,8 @@ def ours(max_norm: float) -> Tensor:
     weights, gradients = start_and_gradients()
     m, v = torch.zeros(P), torch.zeros(P)
     for step, gradient in enumerate(gradients, start=1):
-        gradient, _ = clipped(gradient, max_norm)
-        weights, m, v = adamw(weights, m, v, gradient, step, HYPER)
+        clip_(gradient, max_norm)
+        assert adamw_(weights, m, v, gradient, step, HYPER)
     return weights
 
 
@@ -61,15 +65,51 @@ def test_steps_equal_a_loop_in_double_precision() -> None:
 def test_clipping_scales_to_the_limit_and_reports_the_norm_before() -> None:
     gradient = torch.tensor([3.0, 4.0])
     for limit, want in ((2.5, 2.5), (5.0, 5.0), (50.0, 5.0), (0.0, 5.0)):
-        scaled, norm = clipped(gradient, limit)
-        assert float(norm) == 5.0
+        scaled = gradient.clone()
+        assert float(clip_(scaled, limit)) == 5.0
         assert float(scaled.norm()) == pytest.approx(want, rel=1e-5)
 
 
-def test_arguments_stay_as_they_are() -> None:
-    weights, gradients = start_and_gradients()
-    m, v = torch.full((P,), 0.5), torch.full((P,), 0.25)
-    before = [tensor.clone() for tensor in (weights, m, v, gradients[0])]
-    adamw(weights, m, v, gradients[0], 3, HYPER)
-    for tensor, copy in zip((weights, m, v, gradients[0]), before, strict=True):
+def test_a_step_into_weights_that_are_not_finite_changes_nothing() -> None:
+    size = 2 * BLOCK + 5  # the last block is the one that fails
+    weights, m, v = torch.ones(size), torch.full((size,), 0.5), torch.full((size,), 0.25)
+    gradient = torch.ones(size)
+    weights[-1] = 3e38
+    m[-1] = -3e38
+    before = [tensor.clone() for tensor in (weights, m, v, gradient)]
+    steep = dataclasses.replace(HYPER, learning_rate=10.0, weight_decay=0.0)
+    assert not adamw_(weights, m, v, gradient, 3, steep)
+    for tensor, copy in zip((weights, m, v, gradient), before, strict=True):
         assert torch.equal(tensor, copy)
+
+
+def test_blocks_leave_no_seam() -> None:
+    generator = torch.Generator().manual_seed(0)
+    size = BLOCK + 3
+    weights, gradient = torch.randn(2, size, generator=generator)
+    parameter = torch.nn.Parameter(weights.clone())
+    parameter.grad = gradient.clone()
+    torch.optim.AdamW([parameter], 0.03, (0.9, 0.95), 1e-8, 0.1, foreach=False).step()
+    assert adamw_(weights, torch.zeros(size), torch.zeros(size), gradient, 1, HYPER)
+    torch.testing.assert_close(weights, parameter.detach(), rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="no account of peak memory")
+def test_a_step_needs_less_than_one_vector_more() -> None:
+    size = 6 * BLOCK
+    script = f"""
+import resource, torch
+from tinsmith.nn.optimizers.adamw import Hyperparameters, adamw_, clip_
+hyper = Hyperparameters(learning_rate=1e-3, beta1=0.9, beta2=0.95, eps=1e-8, weight_decay=0.1)
+warm = [torch.ones(8) for _ in range(4)]
+adamw_(*warm, 1, hyper)
+vectors = [torch.full(({size},), 0.5) for _ in range(4)]
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+clip_(vectors[3], 1.0)
+adamw_(*vectors, 1, hyper)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert int(done.stdout) * 1024 < 4 * size
