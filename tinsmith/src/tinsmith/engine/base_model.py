@@ -5,22 +5,27 @@ Shape suffixes: T packed tokens, N positions, H hidden size, V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from tinsmith.domain.errors import InvalidInputError
 from tinsmith.domain.model_limits import ModelLimits
 from tinsmith.engine.model_files import load_pretrained
 from tinsmith.engine.self_check import check_against_reference
-from tinsmith.engine.target_modules import TargetModule, find_targets
+from tinsmith.engine.target_modules import TargetModule, decoder_layers, find_targets
 from tinsmith.nn.attention import ATTENTION_NAME
 from tinsmith.nn.context import Decode, ForwardContext, Prefill, Segment
+from tinsmith.nn.decoder import FAMILIES, Asked, Decoder
+from tinsmith.nn.logprobs import LogitScaling, OutputLayer
 from tinsmith.nn.lora import AdapterLinear
 
 _ATTENTION_KINDS = ("full_attention", "sliding_attention")
@@ -28,37 +33,18 @@ _GROWING_ROPE = ("dynamic", "longrope")
 """These change the rotation of every position once any sequence in the pack is long."""
 
 
-@dataclass(frozen=True, slots=True)
-class LogitScaling:
-    """What a model does to its output layer's result: logits * multiplier, then the softcap."""
-
-    multiplier: float = 1.0
-    softcap: float | None = None
-
-    @classmethod
-    def of(cls, config: Any) -> LogitScaling:
-        multiplier = getattr(config, "logit_scale", None)
-        divisor = getattr(config, "logits_scaling", None)
-        return cls(
-            multiplier=(1.0 if multiplier is None else float(multiplier)) / float(divisor or 1.0),
-            softcap=getattr(config, "final_logit_softcapping", None),
-        )
-
-    def __call__(self, logits: Tensor) -> Tensor:
-        logits = logits.float()
-        if self.multiplier != 1.0:
-            logits = logits * self.multiplier
-        if self.softcap is not None:
-            logits = self.softcap * torch.tanh(logits / self.softcap)
-        return logits
-
-
 class BaseModel:
     """A decoder-only model of transformers with our attention and an AdapterLinear in the place
     of each layer that an adapter may change. Not thread-safe: one pass at a time."""
 
-    def __init__(self, model: PreTrainedModel, device: torch.device) -> None:
+    def __init__(
+        self, model: PreTrainedModel, device: torch.device, *, own_layers: bool = True
+    ) -> None:
         """Takes `model` over and rewires it.
+
+        Args:
+            own_layers: run layers of a kind that nn.decoder knows with its code; otherwise, and
+                for all other kinds, with transformers'.
 
         Raises:
             InvalidInputError: a kind of model that we would not compute correctly.
@@ -88,10 +74,15 @@ class BaseModel:
         self._decoder = decoder
         for module in decoder.modules():
             module.forward_context = self.context  # type: ignore[assignment]
+        self._layers = None
+        if own_layers and config.model_type in FAMILIES and config.hidden_act == "silu":
+            self._layers = Decoder(decoder)
+        else:
+            _make_checkpointable(model, self.context)
         head = model.get_output_embeddings()
-        assert isinstance(head, nn.Module)
+        assert isinstance(head, AdapterLinear)
         self._head = head
-        self._scale_logits = LogitScaling.of(config)
+        self._scaling = LogitScaling.of(config)
         check_against_reference(self)
         model.set_attn_implementation(ATTENTION_NAME)
 
@@ -105,12 +96,15 @@ class BaseModel:
         directory: str | Path,
         device: str | torch.device = "cpu",
         dtype: torch.dtype | None = None,
+        *,
+        own_layers: bool = True,
     ) -> BaseModel:
         """Read weights in Hugging Face layout, safetensors only, no code from the checkpoint.
 
         Args:
             directory: a local folder or a hub id; one file or several shards.
             dtype: of the base weights; None is fp32 on a CPU and bf16 elsewhere.
+            own_layers: see __init__.
 
         Raises:
             InvalidInputError: nothing there, something missing, or a kind that is not supported.
@@ -118,7 +112,8 @@ class BaseModel:
         device = torch.device(device)
         if dtype is None:
             dtype = torch.float32 if device.type == "cpu" else torch.bfloat16
-        return cls(load_pretrained(directory, device, dtype, ATTENTION_NAME), device)
+        model = load_pretrained(directory, device, dtype, ATTENTION_NAME)
+        return cls(model, device, own_layers=own_layers)
 
     def hidden(
         self,
@@ -126,26 +121,81 @@ class BaseModel:
         position_T: Tensor,
         segments: Iterable[Segment],
         attend: Prefill | Decode,
+        *,
+        asked_M: NDArray[np.int64] | None = None,
+        checkpointing: bool = False,
     ) -> Tensor:
-        """Final hidden states [T, H] of a pack, before the output layer.
+        """Final hidden states of a pack, before the output layer.
 
         Args:
             token_T: int64, on the model's device.
             position_T: int64, each token's place in its own sequence.
             segments: which adapter acts on which tokens; none for the plain base model.
+            asked_M: ascending packed places whose hidden states are wanted; None is all.
+            checkpointing: for backward keep each layer's input only, and compute the rest again.
+
+        Returns:
+            [T, H], or [M, H].
         """
-        with self.context.running(tuple(segments), attend):
+        segments = tuple(segments)
+        rows_M = None if asked_M is None else torch.from_numpy(asked_M).to(self.device)
+        with self.context.running(segments, attend, checkpointing):
+            if self._layers is not None:
+                asked = None
+                if asked_M is not None and rows_M is not None and isinstance(attend, Prefill):
+                    asked = Asked(rows_M, attend.sequences.queries_of(asked_M))
+                return self._layers(token_T, position_T, segments, attend, asked, checkpointing)
             output = self._decoder(
                 input_ids=token_T.unsqueeze(0),
                 position_ids=position_T.unsqueeze(0),
                 use_cache=False,
             )
-        return output.last_hidden_state[0]
+        hidden_TH = output.last_hidden_state[0]
+        return hidden_TH if rows_M is None else hidden_TH.index_select(0, rows_M)
 
     def logits(self, hidden_NH: Tensor, segments: Iterable[Segment]) -> Tensor:
         """Final logits [N, V] in fp32. The segments refer to the N rows given here."""
         with self.context.running(tuple(segments), None):
-            return self._scale_logits(self._head(hidden_NH))
+            return self._scaling(self._head(hidden_NH))
+
+    def output_layer(self, segment: Segment | None) -> OutputLayer:
+        """The output layer under one adapter, for any number of rows."""
+
+        def project(hidden_CH: Tensor) -> Tensor:
+            segments = () if segment is None else (replace(segment, start=0, stop=len(hidden_CH)),)
+            with self.context.running(segments, None):
+                return self._head(hidden_CH)
+
+        def pull_back(grad_CV: Tensor) -> Tensor:
+            return grad_CV @ self._head.frozen_weight()
+
+        is_adapted = segment is not None and segment.pairs[self._head.index] is not None
+        return OutputLayer(
+            project, self.vocab_size, self._scaling, None if is_adapted else pull_back
+        )
+
+
+def _make_checkpointable(model: PreTrainedModel, context: ForwardContext) -> None:
+    """Let each of transformers' decoder layers run under activation checkpointing when the pass
+    asks for it; what the pass had set is set again while a layer is computed again."""
+
+    def wrap(forward: Callable[..., Any]) -> Callable[..., Any]:
+        def run(*args: Any, **kwargs: Any) -> Any:
+            if not (context.checkpointing and torch.is_grad_enabled()):
+                return forward(*args, **kwargs)
+            segments, attend = context.segments, context.attend
+
+            def again(*args: Any, **kwargs: Any) -> Any:
+                with context.running(segments, attend):
+                    return forward(*args, **kwargs)
+
+            return checkpoint(again, *args, use_reentrant=False, preserve_rng_state=False, **kwargs)
+
+        return run
+
+    _, layers = decoder_layers(model)
+    for layer in layers:
+        layer.forward = wrap(layer.forward)
 
 
 def check_architecture(config: Any) -> None:

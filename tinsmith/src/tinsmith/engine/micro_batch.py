@@ -1,12 +1,15 @@
 """One forward_backward, executed micro-batch by micro-batch.
 
-Shape suffixes: T packed tokens, K targets per position, H hidden size, P all parameters.
+Shape suffixes: T packed tokens, K targets per position, H hidden size, P all parameters, N
+positions of all datums one after another; M, U and A as in engine.scored.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,6 +21,7 @@ from tinsmith.domain.errors import UserError
 from tinsmith.domain.ops import ForwardBackward
 from tinsmith.domain.outcomes import ForwardBackwardDone
 from tinsmith.engine.base_model import BaseModel
+from tinsmith.engine.scored import Scored
 from tinsmith.engine.training_state import TrainingState
 from tinsmith.nn.context import Prefill
 from tinsmith.nn.logprobs import target_logprobs
@@ -26,18 +30,36 @@ from tinsmith.nn.sequences import PackedSequences
 from tinsmith.scheduler.packing import pack_in_order
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainingSettings:
+    """How a forward_backward is executed. All but the last two change rounding at most."""
+
+    token_budget: int = 4096
+    """Tokens per micro-batch, before shared ones are taken out; a longer sequence goes alone."""
+    share_prefixes: bool = True
+    """Compute what sequences of a micro-batch have in common at their heads once."""
+    select_last_layer: bool = True
+    """Work in the last layer only at the positions whose logprobs are wanted."""
+    zero_weight_logprobs: bool = True
+    """Answer log p also of targets whose weight is 0, as the hosted service does. Without, they
+    read 0.0, and only weighted positions pay for the output layer."""
+
+
 class MicroBatchPass:
     """Made by Trainer.start, of an op that has been validated."""
 
     def __init__(
-        self, base: BaseModel, state: TrainingState, op: ForwardBackward, token_budget: int
+        self, base: BaseModel, state: TrainingState, op: ForwardBackward, settings: TrainingSettings
     ) -> None:
         self._base = base
         self._state = state
         self._op = op
+        self._settings = settings
         self._loss = LOSSES[op.loss_fn]
-        self._settings = {**self._loss.settings, **op.loss_fn_config}
-        self._remaining = pack_in_order([len(datum.tokens) for datum in op.data], token_budget)
+        self._loss_settings = {**self._loss.settings, **op.loss_fn_config}
+        self._remaining = pack_in_order(
+            [len(datum.tokens) for datum in op.data], settings.token_budget
+        )
         self._logprobs: list[NDArray[np.float32]] = []
         self._loss_sum = 0.0
         self._gradient_P: Tensor | None = None
@@ -61,41 +83,73 @@ class MicroBatchPass:
             raise
 
     def _run(self, numbers: range) -> None:
-        op, base, device = self._op, self._base, self._base.device
+        op, base, settings = self._op, self._base, self._settings
         data = op.data[numbers.start : numbers.stop]
-        sequences = PackedSequences([len(datum.tokens) for datum in data], device)
-        token_T = _packed([datum.tokens for datum in data], device)
-        target_TK = _stacked([datum.loss_fn_inputs[TARGETS] for datum in data], np.int64, device)
+        tokens = [datum.tokens for datum in data]
+        if settings.share_prefixes:
+            pack = PackedSequences.sharing(tokens, base.device)
+        else:
+            pack = PackedSequences([len(one) for one in tokens], base.device)
+        target_NK = _stacked([datum.loss_fn_inputs[TARGETS] for datum in data], np.int64)
         inputs = {
-            name: _stacked([_values(datum, name) for datum in data], np.float32, device)
+            name: _stacked([_values(datum, name) for datum in data], np.float32)
             for name in self._loss.inputs
         }
-        gate_T = (inputs[self._loss.gate] != 0).any(dim=1)
-        trains = not op.forward_only and bool(gate_T.any())
-        adapter = self._state.adapter
-
-        def project(hidden_CH: Tensor) -> Tensor:
-            return base.logits(hidden_CH, [adapter.segment(len(hidden_CH))])
-
+        gate_N = (inputs[self._loss.gate] != 0).any(axis=1)
+        everywhere = op.forward_only or settings.zero_weight_logprobs
+        scored = Scored.of(
+            np.concatenate(pack.places),
+            target_NK,
+            np.ones_like(gate_N) if everywhere else gate_N,
+            gate_N,
+        )
+        trains = not op.forward_only and bool(gate_N.any())
         with torch.set_grad_enabled(trains):
-            hidden_TH = base.hidden(
-                token_T,
-                sequences.position_ids[0],
-                [adapter.segment(len(token_T))],
-                Prefill(sequences),
-            )
-            logprobs_TK = target_logprobs(project, hidden_TH, target_TK, gate_T, base.vocab_size)
-            loss = self._loss.per_token(logprobs_TK, inputs, self._settings).sum()
+            logprobs_NK = self._logprobs_of(pack, pack.token_ids(tokens), scored)
+            on_device = {name: self._to_device(array) for name, array in inputs.items()}
+            loss = self._loss.per_token(logprobs_NK, on_device, self._loss_settings).sum()
+        if trains:
+            self._backward(loss)
+        # The first look at a value: a GPU has all its work by now.
         loss_sum = float(loss.detach())
-        if not (math.isfinite(loss_sum) and math.isfinite(float(logprobs_TK.detach().sum()))):
+        logprobs_NK = logprobs_NK.detach()
+        if not (math.isfinite(loss_sum) and math.isfinite(float(logprobs_NK.sum()))):
             raise UserError(
                 f"the loss of data[{numbers.start}:{numbers.stop}] is not finite ({loss_sum}): the "
                 "adapter has diverged (try a lower learning rate) or the weights are too large"
             )
-        if trains:
-            self._backward(loss)
         self._loss_sum += loss_sum
-        self._keep(logprobs_TK.detach(), data)
+        self._keep(logprobs_NK, data)
+
+    def _logprobs_of(self, pack: PackedSequences, token_T: Tensor, scored: Scored) -> Tensor:
+        """[N, K], zeros where nothing is scored."""
+        base, adapter = self._base, self._state.adapter
+        segment = adapter.segment(pack.num_tokens)
+        if len(scored.place_M) == 0:
+            return torch.zeros(scored.shape, device=base.device)
+        selects = self._settings.select_last_layer and len(scored.place_M) < pack.num_tokens
+        hidden = base.hidden(
+            token_T,
+            pack.position_ids[0],
+            [segment],
+            Prefill(pack),
+            asked_M=scored.place_M if selects else None,
+        )
+        row_U = scored.row_U if selects else scored.place_M[scored.row_U]
+        logprobs_UK = target_logprobs(
+            base.output_layer(segment),
+            hidden.index_select(0, self._to_device(row_U)),
+            self._to_device(scored.target_UK),
+            self._to_device(scored.needs_grad_U),
+        )
+        logprobs_NK = torch.zeros(scored.shape, device=base.device)
+        return logprobs_NK.index_put(
+            (self._to_device(scored.position_A),),
+            logprobs_UK.index_select(0, self._to_device(scored.unique_A)),
+        )
+
+    def _to_device(self, array: NDArray[np.generic]) -> Tensor:
+        return torch.from_numpy(array).to(self._base.device)
 
     def _backward(self, loss: Tensor) -> None:
         """Add the gradient to the op's own sum: autograd adds into .grad in place, and the
@@ -159,14 +213,8 @@ def _values(datum: Datum, name: str) -> NDArray[np.generic]:
     return given
 
 
-def _packed(arrays: Sequence[NDArray[np.generic]], device: torch.device) -> Tensor:
-    return torch.from_numpy(np.concatenate(arrays).astype(np.int64)).to(device)
-
-
-def _stacked(
-    arrays: Sequence[NDArray[np.generic]], dtype: type[np.generic], device: torch.device
-) -> Tensor:
-    """[T, K] of arrays [N] or [N, K]; zeros stand where an array has fewer than K columns (token
+def _stacked(arrays: Sequence[NDArray[np.generic]], dtype: type[np.generic]) -> NDArray[Any]:
+    """[N, K] of arrays [n] or [n, k]; zeros stand where an array has fewer than K columns (token
     0 with weight 0, which adds nothing and is cut off again)."""
     columns = [array[:, None] if array.ndim == 1 else array for array in arrays]
     widest = max(array.shape[1] for array in columns)
@@ -175,4 +223,4 @@ def _stacked(
     for array in columns:
         stacked[start : start + len(array), : array.shape[1]] = array
         start += len(array)
-    return torch.from_numpy(stacked).to(device)
+    return stacked

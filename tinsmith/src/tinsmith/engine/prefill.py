@@ -19,7 +19,7 @@ from tinsmith.engine.next_tokens import Chosen, SamplingSettings, choose
 from tinsmith.engine.sample_request import FILLER_LOGPROB, FILLER_TOKEN, SampleRequest
 from tinsmith.nn.context import Prefill, Segment
 from tinsmith.nn.kv_cache import KVCache
-from tinsmith.nn.logprobs import Project, target_logprobs, top_logprobs
+from tinsmith.nn.logprobs import target_logprobs, top_logprobs
 from tinsmith.nn.sequences import PackedSequences
 
 
@@ -97,16 +97,15 @@ def _score_prompts(
         sample, first = request.sample, request.scored_from
         if request.num_started > 0:  # scored when its first samples were started
             continue
-        project = _project(base, request.adapter)
+        adapter = request.adapter
+        output = base.output_layer(None if adapter is None else adapter.segment(0, length))
         hidden_NH = hidden_TH[start + first - 1 : start + length - 1]
         if sample.prompt_logprobs:
             request.prompt_logprobs = np.full(length, np.nan, dtype=np.float32)
             if len(hidden_NH):
                 target_N1 = token_T[start + first : start + length, None]
                 everywhere = torch.ones(len(target_N1), dtype=torch.bool, device=base.device)
-                logprob_N1 = target_logprobs(
-                    project, hidden_NH, target_N1, everywhere, base.vocab_size
-                )
+                logprob_N1 = target_logprobs(output, hidden_NH, target_N1, everywhere)
                 request.prompt_logprobs[first:] = logprob_N1[:, 0].cpu().numpy()
         if sample.topk_prompt_logprobs:
             shape = (length, sample.topk_prompt_logprobs)
@@ -115,15 +114,7 @@ def _score_prompts(
                 np.full(shape, FILLER_LOGPROB, dtype=np.float32),
             )
             if len(hidden_NH):
-                ids, logprobs = top_logprobs(project, hidden_NH, shape[1], base.vocab_size)
+                ids, logprobs = top_logprobs(output, hidden_NH, shape[1])
                 top.token_ids[first:] = ids.cpu().numpy()
                 top.logprobs[first:] = logprobs.cpu().numpy()
             request.topk_prompt_logprobs = top
-
-
-def _project(base: BaseModel, adapter: FrozenAdapter | None) -> Project:
-    def project(hidden_CH: Tensor) -> Tensor:
-        segments = [] if adapter is None else [adapter.segment(0, len(hidden_CH))]
-        return base.logits(hidden_CH, segments)
-
-    return project

@@ -47,7 +47,7 @@ def find_targets(model: PreTrainedModel) -> tuple[TargetModule, ...]:
         InvalidInputError: a layer keeps its weights in something else than nn.Linear, or routes
             tokens to experts, so that an adapter could not be put on it.
     """
-    prefix, layers = _decoder_layers(model)
+    prefix, layers = decoder_layers(model)
     targets = []
     for name, module in layers.named_modules():
         path = f"{prefix}.{name}"
@@ -87,7 +87,8 @@ def peft_target_modules(
     return short
 
 
-def _decoder_layers(model: PreTrainedModel) -> tuple[str, nn.ModuleList]:
+def decoder_layers(model: PreTrainedModel) -> tuple[str, nn.ModuleList]:
+    """The list of layers and its dotted name in the model."""
     decoder = model.get_decoder()
     num_layers = model.config.get_text_config(decoder=True).num_hidden_layers
     for module in decoder.modules():

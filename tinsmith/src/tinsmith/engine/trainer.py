@@ -14,13 +14,11 @@ from tinsmith.domain.ops import ForwardBackward, OptimStep
 from tinsmith.domain.outcomes import ForwardBackwardDone, StepDone
 from tinsmith.domain.training_rules import LossRule, check_adam, check_forward_backward
 from tinsmith.engine.base_model import BaseModel
-from tinsmith.engine.micro_batch import MicroBatchPass
+from tinsmith.engine.micro_batch import MicroBatchPass, TrainingSettings
 from tinsmith.engine.training_state import TrainingState
 from tinsmith.nn.losses import LOSSES
 from tinsmith.nn.optimizers.adamw import Hyperparameters, adamw_, clip_
 
-TOKEN_BUDGET = 4096
-"""Tokens per micro-batch unless the caller says otherwise."""
 LOSS_RULES = {
     name: LossRule(name, loss.inputs, frozenset(loss.settings)) for name, loss in LOSSES.items()
 }
@@ -30,15 +28,18 @@ class Trainer:
     """Executes the ops of one run on its base model. Holds nothing of its own but the two."""
 
     def __init__(
-        self, base: BaseModel, state: TrainingState, token_budget: int = TOKEN_BUDGET
+        self,
+        base: BaseModel,
+        state: TrainingState,
+        settings: TrainingSettings | None = None,
     ) -> None:
         """
         Args:
-            token_budget: see scheduler.packing; part of what a replay must repeat.
+            settings: the defaults if none are given; part of what a replay must repeat.
         """
         self.base = base
         self.state = state
-        self.token_budget = token_budget
+        self.settings = settings or TrainingSettings()
 
     def validate(self, op: ForwardBackward) -> None:
         """Raises InvalidInputError, naming value and place, unless the op can be executed."""
@@ -63,7 +64,7 @@ class Trainer:
             if not op.forward_only:
                 self.state.fail_window(str(error))
             raise
-        return MicroBatchPass(self.base, self.state, op, self.token_budget)
+        return MicroBatchPass(self.base, self.state, op, self.settings)
 
     def forward_backward(self, op: ForwardBackward) -> ForwardBackwardDone:
         """The whole op in one go."""

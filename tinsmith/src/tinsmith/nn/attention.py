@@ -9,9 +9,13 @@ L length, D head dimension.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import AttentionInterface
@@ -20,6 +24,8 @@ from tinsmith.nn.context import Decode, ForwardContext, Prefill
 from tinsmith.nn.sequences import PackedSequences
 
 ATTENTION_NAME = "tinsmith_packed"
+Queries = Sequence[NDArray[np.int64] | None]
+"""For each span which of its tokens ask, counted from its start; None is all."""
 
 _UNKNOWN_TERMS = ("s_aux", "sinks", "position_bias", "head_mask")
 """Arguments that would change the result and that we do not implement."""
@@ -66,37 +72,60 @@ def packed_attention(
         raise UnsupportedAttentionError("attention that is not causal is not supported")
     context = module.forward_context
     assert isinstance(context, ForwardContext)
-    attend = context.attend
-    assert attend is not None, "a model ran outside ForwardContext.running"
     if sliding_window is None:
         # Some models leave the window to the mask, which does not exist here.
         sliding_window = getattr(module, "sliding_window", None)
-    if isinstance(attend, Decode):
-        return _decode(module, query, key, value, attend, scaling, sliding_window, softcap), None
-    if attend.cache is not None:
-        layer = _layer_of(module)
-        spans = zip(attend.sequences.starts, attend.sequences.lengths, strict=True)
-        for row, (start, length) in enumerate(spans, start=attend.first_row):
-            span = slice(start, start + length)
-            attend.cache.write_prompt(layer, row, key[0, :, span], value[0, :, span])
-    return _prefill(query, key, value, attend, scaling, sliding_window, softcap), None
+    rule = AttentionRule(_layer_of(module), scaling, sliding_window, softcap)
+    return attend(context.attend, rule, query, key, value), None
 
 
-def _prefill(
+@dataclass(frozen=True, slots=True)
+class AttentionRule:
+    """How one layer attends."""
+
+    layer: int
+    scaling: float | None = None
+    """Of the scores; None is 1 / sqrt(D)."""
+    window: int | None = None
+    """A token sees only this many latest tokens, itself included."""
+    softcap: float | None = None
+    """Scores become softcap * tanh(scores / softcap)."""
+
+
+def attend(
+    how: Prefill | Decode | None,
+    rule: AttentionRule,
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    attend: Prefill,
-    scaling: float | None,
-    window: int | None,
-    softcap: float | None,
+    queries: Queries | None = None,
 ) -> Tensor:
-    sequences = attend.sequences
-    if len(sequences.lengths) == 1:
-        return causal_attention(query, key, value, scaling, window, softcap).transpose(1, 2)
-    if sequences.is_rectangular or query.device.type != "cpu":
-        return _attend_padded(query, key, value, sequences, scaling, window, softcap)
-    return _attend_each(query, key, value, sequences, scaling, window, softcap)
+    """Attention of a pass's tokens.
+
+    Args:
+        query: [1, H, T, D], rotated; the chosen tokens' only if `queries` says which.
+        key: [1, K, T, D], rotated; K divides H.
+        value: [1, K, T, D].
+        queries: by span, as PackedSequences.queries_of gives them; None is all tokens.
+
+    Returns:
+        [1, T, H, D] in the queries' order.
+    """
+    assert how is not None, "a model ran outside ForwardContext.running"
+    if isinstance(how, Decode):
+        return _decode(how, rule, query, key, value)
+    if how.cache is not None:
+        spans = zip(how.sequences.starts, how.sequences.lengths, strict=True)
+        for row, (start, length) in enumerate(spans, start=how.first_row):
+            span = slice(start, start + length)
+            how.cache.write_prompt(rule.layer, row, key[0, :, span], value[0, :, span])
+    sequences = how.sequences
+    if queries is None and not sequences.is_shared:
+        if len(sequences.spans) == 1:
+            return _causal(query, key, value, rule).transpose(1, 2)
+        if sequences.is_rectangular or query.device.type != "cpu":
+            return _attend_padded(query, key, value, sequences, rule)
+    return _attend_each(query, key, value, sequences, rule, queries)
 
 
 def _attend_each(
@@ -104,17 +133,34 @@ def _attend_each(
     key: Tensor,
     value: Tensor,
     sequences: PackedSequences,
-    scaling: float | None,
-    window: int | None,
-    softcap: float | None,
+    rule: AttentionRule,
+    queries: Queries | None,
 ) -> Tensor:
-    """Sequence after sequence: nothing is computed for padding. Best where a call costs little,
-    which is on the CPU (2.0 against 2.8 ms for four mails, forward)."""
-    parts = [tensor.split(sequences.lengths, dim=2) for tensor in (query, key, value)]
-    outputs = [
-        causal_attention(q, k, v, scaling, window, softcap).transpose(1, 2)
-        for q, k, v in zip(*parts, strict=True)
+    """Span after span: nothing is computed for padding. Best where a call costs little, which is
+    on the CPU (2.0 against 2.8 ms for four mails, forward)."""
+    chosen = queries or [None] * len(sequences.spans)
+    sizes = [
+        span.length if few is None else len(few)
+        for span, few in zip(sequences.spans, chosen, strict=True)
     ]
+    keys, values = key.split(sequences.lengths, dim=2), value.split(sequences.lengths, dim=2)
+    outputs = []
+    for number, (span, few, q) in enumerate(
+        zip(sequences.spans, chosen, query.split(sizes, dim=2), strict=True)
+    ):
+        if few is not None and len(few) == 0:
+            continue
+        if not span.ancestors and few is None:
+            out = _causal(q, keys[number], values[number], rule)
+        else:
+            seen = (*span.ancestors, number)
+            mask = sequences.mask(number, rule.window, query.dtype)
+            if few is not None:
+                mask = mask[torch.from_numpy(few).to(mask.device)]
+            k = torch.cat([keys[i] for i in seen], dim=2)
+            v = torch.cat([values[i] for i in seen], dim=2)
+            out = _masked_attention(q, k, v, mask, rule)
+        outputs.append(out.transpose(1, 2))
     return torch.cat(outputs, dim=1)
 
 
@@ -123,9 +169,7 @@ def _attend_padded(
     key: Tensor,
     value: Tensor,
     sequences: PackedSequences,
-    scaling: float | None,
-    window: int | None,
-    softcap: float | None,
+    rule: AttentionRule,
 ) -> Tensor:
     """All sequences at once, padded at their ends. Padding stands behind every real token, so
     the causal order alone hides it and no mask is needed."""
@@ -137,79 +181,58 @@ def _attend_padded(
             tensor_THD = tensor_THD.index_select(0, sequences.token_of_cell)
         return tensor_THD.unflatten(0, shape).transpose(1, 2)
 
-    out_BHLD = causal_attention(padded(query), padded(key), padded(value), scaling, window, softcap)
+    out_BHLD = _causal(padded(query), padded(key), padded(value), rule)
     out_THD = out_BHLD.transpose(1, 2).flatten(0, 1)
     if not sequences.is_rectangular:
         out_THD = out_THD.index_select(0, sequences.cell_of_token)
     return out_THD.unsqueeze(0)
 
 
-def causal_attention(
-    q_BHLD: Tensor,
-    k_BKLD: Tensor,
-    v_BKLD: Tensor,
-    scaling: float | None,
-    window: int | None,
-    softcap: float | None,
-) -> Tensor:
+def _causal(q_BHLD: Tensor, k_BKLD: Tensor, v_BKLD: Tensor, rule: AttentionRule) -> Tensor:
     """Attention of whole sequences to themselves; returns [B, H, L, D]."""
     length = q_BHLD.shape[2]
-    if softcap is None and (window is None or length <= window):
+    if rule.softcap is None and (rule.window is None or length <= rule.window):
         return functional.scaled_dot_product_attention(
-            q_BHLD, k_BKLD, v_BKLD, is_causal=True, scale=scaling, enable_gqa=True
+            q_BHLD, k_BKLD, v_BKLD, is_causal=True, scale=rule.scaling, enable_gqa=True
         )
     position_L = torch.arange(length, device=q_BHLD.device)
     distance_LL = position_L[:, None] - position_L
     mask_LL = distance_LL >= 0
-    if window is not None:
-        mask_LL &= distance_LL < window
-    return _masked_attention(q_BHLD, k_BKLD, v_BKLD, mask_LL, scaling, softcap)
+    if rule.window is not None:
+        mask_LL &= distance_LL < rule.window
+    return _masked_attention(q_BHLD, k_BKLD, v_BKLD, mask_LL, rule)
 
 
-def _decode(
-    module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attend: Decode,
-    scaling: float | None,
-    window: int | None,
-    softcap: float | None,
-) -> Tensor:
+def _decode(how: Decode, rule: AttentionRule, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     q_BHD, k_BKD, v_BKD = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
-    if attend.token_of_row is not None:
+    if how.token_of_row is not None:
         q_BHD, k_BKD, v_BKD = (
-            tensor.index_select(0, attend.token_of_row) for tensor in (q_BHD, k_BKD, v_BKD)
+            tensor.index_select(0, how.token_of_row) for tensor in (q_BHD, k_BKD, v_BKD)
         )
-    keys_BKLD, values_BKLD = attend.cache.write_step(_layer_of(module), k_BKD, v_BKD)
-    mask = attend.cache.step_mask(window)
-    out_BHD = _masked_attention(
-        q_BHD.unsqueeze(2), keys_BKLD, values_BKLD, mask, scaling, softcap
-    ).squeeze(2)
-    if attend.row_of_token is not None:
-        out_BHD = out_BHD.index_select(0, attend.row_of_token)
+    keys_BKLD, values_BKLD = how.cache.write_step(rule.layer, k_BKD, v_BKD)
+    mask = how.cache.step_mask(rule.window)
+    out_BHD = _masked_attention(q_BHD.unsqueeze(2), keys_BKLD, values_BKLD, mask, rule).squeeze(2)
+    if how.row_of_token is not None:
+        out_BHD = out_BHD.index_select(0, how.row_of_token)
     return out_BHD.unsqueeze(0)
 
 
 def _masked_attention(
-    q_BHLD: Tensor,
-    k_BKLD: Tensor,
-    v_BKLD: Tensor,
-    mask: Tensor | None,
-    scaling: float | None,
-    softcap: float | None,
+    q_BHLD: Tensor, k_BKLD: Tensor, v_BKLD: Tensor, mask: Tensor | None, rule: AttentionRule
 ) -> Tensor:
-    """Attention under a boolean mask that broadcasts to [B, H, L queries, L keys]."""
-    if softcap is None:
+    """Attention under a mask that broadcasts to [B, H, L queries, L keys]: bool, or 0 and -inf."""
+    if rule.softcap is None:
         return functional.scaled_dot_product_attention(
-            q_BHLD, k_BKLD, v_BKLD, attn_mask=mask, scale=scaling, enable_gqa=True
+            q_BHLD, k_BKLD, v_BKLD, attn_mask=mask, scale=rule.scaling, enable_gqa=True
         )
     groups = q_BHLD.shape[1] // k_BKLD.shape[1]
     k_BHLD, v_BHLD = (t.repeat_interleave(groups, dim=1) for t in (k_BKLD, v_BKLD))
-    scale = q_BHLD.shape[-1] ** -0.5 if scaling is None else scaling
-    scores = softcap * torch.tanh(q_BHLD @ k_BHLD.transpose(2, 3) * (scale / softcap))
+    scale = q_BHLD.shape[-1] ** -0.5 if rule.scaling is None else rule.scaling
+    scores = rule.softcap * torch.tanh(q_BHLD @ k_BHLD.transpose(2, 3) * (scale / rule.softcap))
     if mask is not None:
-        scores = scores.masked_fill(~mask, -torch.inf)
+        scores = (
+            scores.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else scores + mask
+        )
     weights = scores.softmax(dim=-1, dtype=torch.float32).to(v_BHLD.dtype)
     return weights @ v_BHLD
 

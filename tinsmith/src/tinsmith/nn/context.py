@@ -39,7 +39,7 @@ class Prefill:
     sequences: PackedSequences
     cache: KVCache | None = None
     first_row: int = 0
-    """Sequence i goes to row first_row + i of the cache."""
+    """Sequence i goes to row first_row + i of the cache; with a cache nothing may be shared."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -59,15 +59,19 @@ class ForwardContext:
     def __init__(self) -> None:
         self.segments: tuple[Segment, ...] = ()
         self.attend: Prefill | Decode | None = None
+        self.checkpointing = False
 
     @contextmanager
     def running(
-        self, segments: tuple[Segment, ...], attend: Prefill | Decode | None
+        self,
+        segments: tuple[Segment, ...],
+        attend: Prefill | Decode | None,
+        checkpointing: bool = False,
     ) -> Iterator[None]:
         """Set the pass's state inside the block and put back what was there before."""
-        before = self.segments, self.attend
-        self.segments, self.attend = segments, attend
+        before = self.segments, self.attend, self.checkpointing
+        self.segments, self.attend, self.checkpointing = segments, attend, checkpointing
         try:
             yield
         finally:
-            self.segments, self.attend = before
+            self.segments, self.attend, self.checkpointing = before

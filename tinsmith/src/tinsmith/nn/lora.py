@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tinsmith.nn.context import ForwardContext, Segment
+from tinsmith.nn.context import ForwardContext, Pair, Segment
 
 
 def init_pair(
@@ -52,8 +52,60 @@ def lora_reference(
     return torch.stack(rows)
 
 
+def adapted_product(
+    x_NI: Tensor, linear: AdapterLinear, pair: Pair | None, scale: float
+) -> tuple[Tensor, Tensor | None]:
+    """x W^T + bias + scale (x A^T) B^T, and x A^T [N, R] for the gradients.
+
+    In this order a token costs R (I + O) multiplications more than the base layer; the product
+    B A, which costs O I, is never formed.
+    """
+    y_NO = functional.linear(x_NI, linear.frozen_weight(), linear.bias)
+    if pair is None:
+        return y_NO, None
+    a_RI, b_OR = (tensor.to(x_NI.dtype) for tensor in pair)
+    h_NR = functional.linear(x_NI, a_RI)
+    y_NO.addmm_(h_NR, b_OR.T, alpha=scale)
+    return y_NO, h_NR
+
+
+def product_gradients(
+    grad_NO: Tensor,
+    x_NI: Tensor,
+    linear: AdapterLinear,
+    pair: Pair | None,
+    h_NR: Tensor | None,
+    scale: float,
+    grad_x_NI: Tensor | None = None,
+    wants_x: bool = True,
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """Gradients of adapted_product for x, A and B; none for W and the bias.
+
+    Args:
+        h_NR: what adapted_product returned beside the result.
+        grad_x_NI: where several layers read one x, the others' gradient, which is added to.
+        wants_x: False where nothing below needs a gradient.
+    """
+    grad_a_RI = grad_b_OR = grad_h_NR = a_RI = None
+    if pair is not None:
+        assert h_NR is not None
+        a_RI, b_OR = (tensor.detach().to(x_NI.dtype) for tensor in pair)
+        grad_h_NR = (grad_NO @ b_OR).mul_(scale)
+        grad_a_RI = (grad_h_NR.T @ x_NI).float()
+        grad_b_OR = (grad_NO.T @ h_NR).mul_(scale).float()
+    if wants_x:
+        weight_OI = linear.frozen_weight()
+        if grad_x_NI is None:
+            grad_x_NI = grad_NO @ weight_OI
+        else:
+            grad_x_NI.addmm_(grad_NO, weight_OI)
+        if grad_h_NR is not None and a_RI is not None:
+            grad_x_NI.addmm_(grad_h_NR, a_RI)
+    return grad_x_NI, grad_a_RI, grad_b_OR
+
+
 class _AdaptedLinear(torch.autograd.Function):
-    """x W^T + bias + scale (x A^T) B^T with gradients for x, A and B; none for W and bias.
+    """adapted_product with its gradients, for layers that stand alone.
 
     Written by hand for its three savings: one fused addition of the delta, x kept once for both
     products, and no gradient for x where nothing below the layer needs one.
@@ -61,34 +113,40 @@ class _AdaptedLinear(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any,
-        x_NI: Tensor,
-        weight_OI: Tensor,
-        bias_O: Tensor | None,
-        a_RI: Tensor,
-        b_OR: Tensor,
-        scale: float,
+        ctx: Any, x_NI: Tensor, linear: AdapterLinear, a_RI: Tensor, b_OR: Tensor, scale: float
     ) -> Tensor:
-        a_RI, b_OR = a_RI.to(x_NI.dtype), b_OR.to(x_NI.dtype)
-        h_NR = functional.linear(x_NI, a_RI)
-        y_NO = functional.linear(x_NI, weight_OI, bias_O)
-        y_NO.addmm_(h_NR, b_OR.T, alpha=scale)
-        ctx.save_for_backward(x_NI, weight_OI, a_RI, b_OR, h_NR)
-        ctx.scale = scale
+        y_NO, h_NR = adapted_product(x_NI, linear, (a_RI, b_OR), scale)
+        ctx.save_for_backward(x_NI, a_RI, b_OR, h_NR)
+        ctx.linear, ctx.scale = linear, scale
         return y_NO
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
-        (grad_NO,) = grad_outputs
-        x_NI, weight_OI, a_RI, b_OR, h_NR = ctx.saved_tensors
-        scale: float = ctx.scale
-        grad_h_NR = (grad_NO @ b_OR).mul_(scale)
-        grad_x_NI = None
-        if ctx.needs_input_grad[0]:
-            grad_x_NI = (grad_NO @ weight_OI).addmm_(grad_h_NR, a_RI)
-        grad_a_RI = (grad_h_NR.T @ x_NI).float()
-        grad_b_OR = (grad_NO.T @ h_NR).mul_(scale).float()
-        return grad_x_NI, None, None, grad_a_RI, grad_b_OR, None
+        x_NI, a_RI, b_OR, h_NR = ctx.saved_tensors
+        grad_x_NI, grad_a_RI, grad_b_OR = product_gradients(
+            grad_outputs[0],
+            x_NI,
+            ctx.linear,
+            (a_RI, b_OR),
+            h_NR,
+            ctx.scale,
+            wants_x=ctx.needs_input_grad[0],
+        )
+        return grad_x_NI, None, grad_a_RI, grad_b_OR, None
+
+
+class _FrozenLinear(torch.autograd.Function):
+    """A product with frozen weights that keeps neither them nor x: the weights may be quantised,
+    and what was made of them for a moment must not be kept."""
+
+    @staticmethod
+    def forward(ctx: Any, x_NI: Tensor, linear: AdapterLinear) -> Tensor:
+        ctx.linear = linear
+        return functional.linear(x_NI, linear.frozen_weight(), linear.bias)
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        return grad_outputs[0] @ ctx.linear.frozen_weight(), None
 
 
 class AdapterLinear(nn.Module):
@@ -103,6 +161,10 @@ class AdapterLinear(nn.Module):
         """This layer's place in Segment.pairs."""
         self.context = context
 
+    def frozen_weight(self) -> Tensor:
+        """[O, I] in the compute dtype."""
+        return self.weight
+
     def forward(self, x: Tensor) -> Tensor:
         """x is [..., I]; all but the last dimension together are the packed tokens."""
         x_TI = x.reshape(-1, self.in_features)
@@ -112,7 +174,7 @@ class AdapterLinear(nn.Module):
     def _adapted(self, x_TI: Tensor) -> Tensor:
         segments = self.context.segments
         if not torch.is_grad_enabled():
-            y_TO = functional.linear(x_TI, self.weight, self.bias)
+            y_TO = functional.linear(x_TI, self.frozen_weight(), self.bias)
             for segment in segments:
                 pair = segment.pairs[self.index]
                 if pair is not None:
@@ -125,16 +187,21 @@ class AdapterLinear(nn.Module):
             return self._adapted_by(segments[0], x_TI)
         parts, done = [], 0
         for segment in sorted(segments, key=lambda segment: segment.start):
-            parts.append(functional.linear(x_TI[done : segment.start], self.weight, self.bias))
+            parts.append(self._frozen(x_TI[done : segment.start]))
             parts.append(self._adapted_by(segment, x_TI[segment.start : segment.stop]))
             done = segment.stop
-        parts.append(functional.linear(x_TI[done:], self.weight, self.bias))
+        parts.append(self._frozen(x_TI[done:]))
         return torch.cat(parts)
 
     def _adapted_by(self, segment: Segment, x_NI: Tensor) -> Tensor:
         pair = segment.pairs[self.index]
         if pair is None:
-            return functional.linear(x_NI, self.weight, self.bias)
-        y_NO = _AdaptedLinear.apply(x_NI, self.weight, self.bias, *pair, segment.scale)
+            return self._frozen(x_NI)
+        y_NO = _AdaptedLinear.apply(x_NI, self, *pair, segment.scale)
+        assert isinstance(y_NO, Tensor)
+        return y_NO
+
+    def _frozen(self, x_NI: Tensor) -> Tensor:
+        y_NO = _FrozenLinear.apply(x_NI, self)
         assert isinstance(y_NO, Tensor)
         return y_NO

@@ -13,7 +13,7 @@ import torch
 from tinsmith.domain.ops import ForwardBackward, LoraConfig
 from tinsmith.engine.adapter import AdapterState
 from tinsmith.engine.base_model import BaseModel
-from tinsmith.engine.trainer import Trainer
+from tinsmith.engine.trainer import Trainer, TrainingSettings
 from tinsmith.engine.training_state import TrainingState
 from transformers import AutoModelForCausalLM
 
@@ -75,7 +75,7 @@ def test_loss_and_every_gradient_equal_peft(
 
     # Two micro-batches, the first of two sequences.
     state = TrainingState(adapter)
-    done = Trainer(base, state, token_budget=16).forward_backward(op)
+    done = Trainer(base, state, TrainingSettings(token_budget=16)).forward_backward(op)
 
     # Tolerances: the figures that issue A asks for in fp32.
     assert done.metrics["loss:sum"] == pytest.approx(wanted_loss.item(), rel=1e-5)

@@ -25,7 +25,7 @@ from tinsmith.domain.outcomes import Failed, FailureCategory, Sampled, StopReaso
 from tinsmith.engine.adapter import AdapterState, FrozenAdapter
 from tinsmith.engine.base_model import BaseModel
 from tinsmith.engine.sampler import Sampler
-from tinsmith.engine.trainer import Trainer
+from tinsmith.engine.trainer import Trainer, TrainingSettings
 from tinsmith.engine.training_state import TrainingState
 from transformers import AutoModelForCausalLM
 
@@ -203,11 +203,13 @@ def test_a_prompt_is_read_once_for_all_its_samples_and_only_its_end_meets_the_vo
     tiny_qwen3: BaseModel,
 ) -> None:
     tokens_read, positions_projected = [], []
-    decoder, head = tiny_qwen3.model.get_decoder(), tiny_qwen3.model.get_output_embeddings()
+    embedding, head = (
+        tiny_qwen3.model.get_input_embeddings(),
+        tiny_qwen3.model.get_output_embeddings(),
+    )
     hooks = [
-        decoder.register_forward_pre_hook(
-            lambda _, args, kwargs: tokens_read.append(kwargs["input_ids"].numel()),
-            with_kwargs=True,
+        embedding.register_forward_pre_hook(
+            lambda _, args: tokens_read.append(args[0].numel()),
         ),
         head.register_forward_pre_hook(lambda _, args: positions_projected.append(len(args[0]))),
     ]
@@ -383,7 +385,7 @@ def test_sampling_between_micro_batches_leaves_training_untouched(
     def gradient(sampler: Sampler | None) -> tuple[bytes, bytes]:
         state = TrainingState(trained_adapter(tiny_qwen3, LoraConfig(4, 0)))
         frozen = state.adapter.frozen(tiny_qwen3.dtype)
-        work = Trainer(tiny_qwen3, state, token_budget=12).start(batch())
+        work = Trainer(tiny_qwen3, state, TrainingSettings(token_budget=12)).start(batch())
         while work.advance() is None:
             if sampler is not None:
                 sampler.add("x", ask(prompts(8)[0], max_tokens=2), frozen)

@@ -12,7 +12,7 @@ from tinsmith.domain.errors import InvalidInputError, UserError
 from tinsmith.domain.ops import AdamParams, ForwardBackward, LoraConfig, OptimStep
 from tinsmith.engine.adapter import AdapterState
 from tinsmith.engine.base_model import BaseModel
-from tinsmith.engine.trainer import Trainer
+from tinsmith.engine.trainer import Trainer, TrainingSettings
 from tinsmith.engine.training_state import TrainingState
 
 STEP = OptimStep(AdamParams(learning_rate=0.01))
@@ -91,12 +91,12 @@ def test_the_token_budget_changes_turns_but_not_results(
 ) -> None:
     op = batch((11, 3, 17))
     state, reference = new_state(), new_state()
-    work = Trainer(tiny_qwen3, state, token_budget).start(op)
+    work = Trainer(tiny_qwen3, state, TrainingSettings(token_budget=token_budget)).start(op)
     turns = 1
     while (done := work.advance()) is None:
         assert state.gradient_P is None
         turns += 1
-    want = Trainer(tiny_qwen3, reference, 100).forward_backward(op)
+    want = Trainer(tiny_qwen3, reference, TrainingSettings(token_budget=100)).forward_backward(op)
 
     assert turns == {1: 3, 14: 2, 4096: 1}[token_budget]
     torch.testing.assert_close(gradient_of(state), gradient_of(reference), rtol=1e-4, atol=1e-5)
@@ -110,7 +110,7 @@ def test_training_repeats_bit_for_bit(
     results = []
     for _ in range(2):
         state = new_state()
-        trainer = Trainer(tiny_qwen3, state, token_budget=20)
+        trainer = Trainer(tiny_qwen3, state, TrainingSettings(token_budget=20))
         for seed in range(3):
             trainer.forward_backward(batch(seed=seed))
             trainer.optim_step(STEP)
@@ -199,7 +199,7 @@ def test_logprobs_come_in_the_shape_of_the_targets(
 def test_a_failing_op_leaves_the_gradient_and_spoils_the_window(
     tiny_qwen3: BaseModel, state: TrainingState, batch: Batch
 ) -> None:
-    trainer = Trainer(tiny_qwen3, state, token_budget=12)
+    trainer = Trainer(tiny_qwen3, state, TrainingSettings(token_budget=12))
     trainer.forward_backward(batch())
     before = snapshot(state)
     good, bad = batch((5,)), with_weights(batch((6,)), lambda n: np.full(n, 3e38, np.float32))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 from tinsmith.nn import attention
-from tinsmith.nn.attention import UnsupportedAttentionError, packed_attention
+from tinsmith.nn.attention import AttentionRule, UnsupportedAttentionError, packed_attention
 from tinsmith.nn.context import Decode, ForwardContext, Prefill
 from tinsmith.nn.kv_cache import KVCache
 from tinsmith.nn.sequences import PackedSequences
@@ -81,11 +83,14 @@ def test_the_padded_way_equals_the_way_one_by_one_with_its_gradients(
 ) -> None:
     lengths = [5, 1, 8, 3]
     sequences = PackedSequences(lengths, CPU)
-    terms = [variant.get(name) for name in ("scaling", "sliding_window", "softcap")]
+    rule = AttentionRule(
+        0, variant.get("scaling"), variant.get("sliding_window"), variant.get("softcap")
+    )
+    ways = (partial(attention._attend_each, queries=None), attention._attend_padded)
     results = []
-    for way in (attention._attend_each, attention._attend_padded):
+    for way in ways:
         inputs = [tensor.requires_grad_() for tensor in qkv(17)]
-        out = way(*inputs, sequences, *terms)  # type: ignore[arg-type]
+        out = way(inputs[0], inputs[1], inputs[2], sequences, rule)
         (out * torch.arange(17)[None, :, None, None]).sum().backward()
         results.append([out.detach(), *(tensor.grad for tensor in inputs)])
     for each, padded in zip(*results, strict=True):

@@ -1,0 +1,54 @@
+"""Root mean square normalisation and its gradient, computed in fp32 whatever the dtype.
+
+Method: Zhang and Sennrich, "Root Mean Square Layer Normalization", 2019, equation 4.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+
+def rms_norm(x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """Normalise over the last dimension.
+
+    Returns:
+        the result in x's dtype, and 1 / rms in fp32 with a last dimension of 1.
+    """
+    x32 = x.float()
+    rstd = x32.square().mean(dim=-1, keepdim=True).add_(eps).rsqrt_()
+    return (x32 * rstd).to(x.dtype).mul_(weight), rstd
+
+
+def rms_norm_gradient(grad: Tensor, x: Tensor, rstd: Tensor, weight: Tensor) -> Tensor:
+    """The gradient for x, in x's dtype; none for the weight, which is frozen."""
+    x32, grad32 = x.float(), (grad * weight).float()
+    share = (grad32 * x32).mean(dim=-1, keepdim=True).mul_(rstd.square())
+    return grad32.addcmul_(x32, share, value=-1.0).mul_(rstd).to(x.dtype)
+
+
+def normalised(x: Tensor, rstd: Tensor, weight: Tensor) -> Tensor:
+    """rms_norm's result again, from what it returned."""
+    return (x.float() * rstd).to(x.dtype).mul_(weight)
+
+
+def rotate(x_NHD: Tensor, cos_ND: Tensor, sin_ND: Tensor) -> Tensor:
+    """Rotary positions: the halves of each head turn by the position's angles.
+
+    Method: Su et al., "RoFormer", 2021, section 3.2, on halves as Llama lays them out.
+    """
+    half = x_NHD.shape[-1] // 2
+    cos_N1D, sin_N1D = cos_ND[:, None], sin_ND[:, None]
+    out_NHD = x_NHD * cos_N1D
+    out_NHD[..., :half].addcmul_(x_NHD[..., half:], sin_N1D[..., :half], value=-1.0)
+    out_NHD[..., half:].addcmul_(x_NHD[..., :half], sin_N1D[..., half:])
+    return out_NHD
+
+
+def rotate_gradient(grad_NHD: Tensor, cos_ND: Tensor, sin_ND: Tensor) -> Tensor:
+    """The gradient of `rotate` for x: its transpose."""
+    half = grad_NHD.shape[-1] // 2
+    cos_N1D, sin_N1D = cos_ND[:, None], sin_ND[:, None]
+    out_NHD = grad_NHD * cos_N1D
+    out_NHD[..., :half].addcmul_(grad_NHD[..., half:], sin_N1D[..., half:])
+    out_NHD[..., half:].addcmul_(grad_NHD[..., :half], sin_N1D[..., :half], value=-1.0)
+    return out_NHD
