@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from tinsmith.config import Config
+from tinsmith.config import DTYPES, QUANTIZATIONS, Config
 from tinsmith.domain.errors import TinsmithError
 from tinsmith.telemetry import log_to_stderr
 
@@ -52,7 +52,16 @@ def main() -> None:
 @click.option("--host", help="Address to listen on (default 127.0.0.1).")
 @click.option("--port", type=click.IntRange(0, 65535), help="0 picks a free one and prints it.")
 @click.option("--device", help="auto, cpu, cuda, cuda:N or mps.")
-@click.option("--dtype", help="float32 or bfloat16, of the frozen base model.")
+@click.option(
+    "--dtype",
+    type=click.Choice(DTYPES),
+    help="Of the frozen base model; auto takes what the device multiplies fast.",
+)
+@click.option(
+    "--quantize",
+    type=click.Choice(QUANTIZATIONS),
+    help="Keep the base model's linear layers in so many bits.",
+)
 @config_option
 @click.option("--log-level", default="info", type=click.Choice(["debug", "info", "warning"]))
 @click.option("--json", "as_json", is_flag=True, help="When ready, one JSON document.")
@@ -63,6 +72,7 @@ def serve(
     port: int | None,
     device: str | None,
     dtype: str | None,
+    quantize: str | None,
     config_file: Path | None,
     log_level: str,
     as_json: bool,
@@ -73,7 +83,10 @@ def serve(
     log_to_stderr(log_level)
     config = Config.load(config_file)
     engine = replace(
-        config.engine, device=device or config.engine.device, dtype=dtype or config.engine.dtype
+        config.engine,
+        device=device or config.engine.device,
+        dtype=dtype or config.engine.dtype,
+        quantize=quantize or config.engine.quantize,
     )
     config = replace(
         config,
@@ -112,8 +125,10 @@ def doctor(home: Path | None, config_file: Path | None, as_json: bool) -> None:
         click.echo(json.dumps(facts, indent=2))
     else:
         for name, value in facts.items():
-            if name not in ("problems", "packages", "device_facts"):
+            if name not in ("problems", "packages", "device_facts", "product_gflops"):
                 click.echo(f"{name.replace('_', ' '):20}{value}")
+        for name, gflops in facts["product_gflops"].items():
+            click.echo(f"{f'product {name}':20}{gflops:,.0f} GFLOP/s")
         for name, value in {**facts["device_facts"], **facts["packages"]}.items():
             click.echo(f"{name:20}{value}")
         for problem in facts["problems"]:

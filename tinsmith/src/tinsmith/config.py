@@ -13,6 +13,8 @@ import platformdirs
 from tinsmith.domain.errors import InvalidInputError
 
 _T = TypeVar("_T")
+DTYPES = ("auto", "float32", "bfloat16")
+QUANTIZATIONS = ("8bit", "4bit")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,8 +39,13 @@ class Engine:
 
     device: str = "auto"
     """auto, cpu, cuda, cuda:N or mps."""
-    dtype: str = "float32"
-    """Precision of the frozen base model; adapters, gradients and moments are always fp32."""
+    dtype: str = "auto"
+    """Precision of the frozen base model: auto, float32 or bfloat16. auto: bfloat16 where the
+    device multiplies it fast and the model is not a small one. Adapters, gradients and moments are
+    always fp32."""
+    quantize: str = ""
+    """8bit or 4bit keep the base model's linear layers in so many bits, which needs the extra
+    tinsmith[quantized]. Empty: not at all."""
     micro_batch_tokens: int = 8192
     """Tokens that go through the model at once in training."""
     prefill_tokens: int = 8192
@@ -56,6 +63,15 @@ class Engine:
     host_bytes: int = 0
     """Host memory for runs put aside from a CUDA or MPS device; beyond it they go to files below
     the home folder, as they do from a CPU at once. 0: a quarter of what is free at start."""
+
+    def __post_init__(self) -> None:
+        for name, allowed in (("dtype", DTYPES), ("quantize", ("", *QUANTIZATIONS))):
+            value = getattr(self, name)
+            if value not in allowed:
+                raise InvalidInputError(
+                    f"setting engine.{name} is {value!r}; allowed are "
+                    + ", ".join(choice or "nothing" for choice in allowed)
+                )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

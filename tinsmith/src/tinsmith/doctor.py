@@ -16,10 +16,21 @@ PACKAGES = ("tinsmith", "torch", "transformers", "safetensors", "starlette", "sq
 
 
 def examine(config: Config) -> dict[str, Any]:
-    """Facts by name, JSON-ready. Imports torch, so it takes a few seconds."""
-    from tinsmith.engine.devices import choose_device, describe_device
+    """Facts by name, JSON-ready. Imports torch and measures, so it takes a few seconds."""
+    from tinsmith.engine.devices import (
+        SMALL_MODEL_PARAMETERS,
+        choose_device,
+        choose_dtype,
+        describe_device,
+        product_gflops,
+    )
 
     device = choose_device(config.engine.device)
+    large = choose_dtype(config.engine.dtype, device, SMALL_MODEL_PARAMETERS)
+    small = choose_dtype(config.engine.dtype, device, 0)
+    reason = large.reason
+    if small.dtype != large.dtype:
+        reason += f"; {small.name} for models with {small.reason}"
     free_bytes = shutil.disk_usage(_existing_parent(config.home)).free
     facts: dict[str, Any] = {
         "default_model": BUILTIN_NAME,
@@ -31,7 +42,9 @@ def examine(config: Config) -> dict[str, Any]:
         "cpu_count": os.cpu_count(),
         "device": str(device),
         "device_facts": describe_device(device),
-        "dtype": config.engine.dtype,
+        "dtype": large.name,
+        "dtype_reason": reason,
+        "product_gflops": product_gflops(device),
         "packages": {name: version(name) for name in PACKAGES},
     }
     facts["problems"] = _problems(facts)

@@ -26,6 +26,8 @@ def test_a_file_overlays_the_defaults(tmp_path: Path):
         ("[limits]\nmax_rnak = 1", "limits.max_rank"),
         ('port = "x"', "port wants a int"),
         ("limits = 3", "limits is a table"),
+        ('[engine]\ndtype = "fp16"', "engine.dtype is 'fp16'; allowed are auto, float32, bfloat16"),
+        ('[engine]\nquantize = "3bit"', "engine.quantize is '3bit'; allowed are nothing, 8bit"),
         ("= 3", "cannot read the config file"),
     ],
 )

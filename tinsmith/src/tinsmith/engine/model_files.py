@@ -1,16 +1,54 @@
-"""Reading a model's weights into transformers' own classes."""
+"""Reading a model's weights into transformers' own classes.
+
+On a CPU, weights that are stored in the compute dtype stay where they are: transformers builds the
+model without allocating anything and gives it tensors that are private memory maps of the
+safetensors files. Processes that serve the same folder share those pages, and a write would
+change a copy of the page, never the file. Weights of another dtype are converted one tensor at a
+time into memory of the process's own.
+"""
 
 from __future__ import annotations
 
+import json
+import math
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from transformers import AutoModelForCausalLM, PreTrainedModel
-from transformers.utils import logging
+from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, logging
 
 from tinsmith.domain.errors import InvalidInputError
+
+
+def count_parameters(directory: str | Path) -> int:
+    """How many numbers the weights in a folder are, read from the files' headers alone.
+
+    Raises:
+        InvalidInputError: no readable safetensors files.
+    """
+    folder = Path(directory)
+    count = 0
+    try:
+        for path in _weight_files(folder):
+            with safe_open(path, framework="numpy") as weights:
+                for name in weights.keys():  # noqa: SIM118 -- not a mapping
+                    count += math.prod(weights.get_slice(name).get_shape())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
+        raise InvalidInputError(
+            f"cannot read safetensors weights in {str(folder)!r}: {error}"
+        ) from error
+    return count
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    one, index = folder / SAFE_WEIGHTS_NAME, folder / SAFE_WEIGHTS_INDEX_NAME
+    if one.is_file() or not index.is_file():
+        return [one]
+    return [
+        folder / name for name in sorted(set(json.loads(index.read_bytes())["weight_map"].values()))
+    ]
 
 
 def load_pretrained(

@@ -17,14 +17,13 @@ from tinsmith.config import Engine as EngineSettings
 from tinsmith.domain.errors import TinsmithError
 from tinsmith.domain.records import ServedModel
 from tinsmith.engine.base_model import BaseModel
-from tinsmith.engine.devices import choose_device, choose_dtype
+from tinsmith.engine.devices import SMALL_MODEL_PARAMETERS, choose_device, choose_dtype
 from tinsmith.engine.loop import EngineLoop
+from tinsmith.engine.model_files import count_parameters
 from tinsmith.engine.sample_request import DecodeText
 from tinsmith.ledger.bell import Bell
 from tinsmith.ledger.ledger import Ledger
 from tinsmith.telemetry import event
-
-SMALL_MODEL_PARAMETERS = 50_000_000
 
 
 def run_engine(served: ServedModel, home: Path, settings: dict[str, Any]) -> int:
@@ -35,13 +34,14 @@ def run_engine(served: ServedModel, home: Path, settings: dict[str, Any]) -> int
     torch.use_deterministic_algorithms(True, warn_only=True)
     started = time.monotonic()
     try:
-        base_model = BaseModel.load(
-            served.directory, choose_device(options.device), choose_dtype(options.dtype)
-        )
+        device = choose_device(options.device)
+        num_parameters = count_parameters(served.directory)
+        dtype = choose_dtype(options.dtype, device, num_parameters)
+        base_model = BaseModel.load(served.directory, device, dtype.dtype)
     except (TinsmithError, OSError, ValueError, RuntimeError) as error:
         event("engine_cannot_start", base_model=served.name, why=f"{type(error).__name__}: {error}")
         return 1
-    torch.set_num_threads(options.num_threads or _num_threads(base_model))
+    torch.set_num_threads(options.num_threads or _num_threads(num_parameters))
     ledger = Ledger.open(home / "ledger.db")
     bell = Bell.connect(int(port), key)
     epoch = ledger.acquire_lease(served.name, f"pid {os.getpid()}")
@@ -59,7 +59,7 @@ def run_engine(served: ServedModel, home: Path, settings: dict[str, Any]) -> int
         "ready",
         facts={
             "device": str(base_model.device),
-            "dtype": str(base_model.dtype).removeprefix("torch."),
+            "dtype": dtype.name,
             "load_s": round(time.monotonic() - started, 2),
         },
     )
@@ -73,10 +73,9 @@ def run_engine(served: ServedModel, home: Path, settings: dict[str, Any]) -> int
     return 0
 
 
-def _num_threads(base_model: BaseModel) -> int:
+def _num_threads(num_parameters: int) -> int:
     """One for small models, whose matrix products are over before a second thread has woken up
     (and a thread that waits at a barrier takes the core that the client needs); else torch's."""
-    num_parameters = sum(parameter.numel() for parameter in base_model.model.parameters())
     return 1 if num_parameters < SMALL_MODEL_PARAMETERS else torch.get_num_threads()
 
 
