@@ -21,6 +21,11 @@ lint: .venv/.ready
 	$(BIN)/pyright
 	$(BIN)/lint-imports
 
-bench: .venv/.ready
-	@test -n "$(NAME)" || { echo "make bench NAME=... with one of:"; ls benchmarks/*.py; exit 2; }
-	$(BIN)/python benchmarks/$(NAME).py $(ARGS)
+# What the benchmarks compare with is installed by the first of them.
+.venv/.bench-ready: .venv/.ready requirements-bench.txt
+	$(BIN)/pip install --quiet -r requirements-bench.txt
+	touch $@
+
+bench: .venv/.bench-ready
+	@test -n "$(NAME)" || { echo "make bench NAME=... with a script of benchmarks/README.md"; exit 2; }
+	@$(BIN)/python benchmarks/$(NAME).py $(ARGS)
