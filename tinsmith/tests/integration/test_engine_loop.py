@@ -32,6 +32,7 @@ from tinsmith.domain.records import Run, Sampler, ServedModel
 from tinsmith.engine import sampler as sampler_module
 from tinsmith.engine.base_model import BaseModel
 from tinsmith.engine.loop import EngineLoop
+from tinsmith.engine.residency import Residency
 from tinsmith.ledger.bell import Bell, BellListener
 from tinsmith.ledger.ledger import Ledger
 from transformers import Qwen3Config, Qwen3ForCausalLM
@@ -82,6 +83,7 @@ class Engine:
             base_model=base_model,
             ledger=self.ledger,
             store=self.store,
+            residency=Residency.planned(base_model.device, home / "aside", EngineSettings()),
             bell=bell,
             settings=EngineSettings(),
             lease_epoch=self.ledger.acquire_lease(MODEL, "test"),

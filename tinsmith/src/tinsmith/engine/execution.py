@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -26,16 +26,18 @@ from tinsmith.domain.ops import (
 )
 from tinsmith.domain.outcomes import Loaded, Outcome, Released, Result, RunCreated, Saved, Succeeded
 from tinsmith.domain.records import Checkpoint, ServedModel
-from tinsmith.engine.adapter import AdapterState, OptimizerState
+from tinsmith.engine.adapter import AdapterLayout, AdapterState, OptimizerState
+from tinsmith.engine.aside_files import DamagedFileError
 from tinsmith.engine.base_model import BaseModel
 from tinsmith.engine.micro_batch import MicroBatchPass
-from tinsmith.engine.trainer import Trainer
+from tinsmith.engine.residency import NoRoomYetError, Residency
+from tinsmith.engine.trainer import Trainer, TrainingSettings
 from tinsmith.engine.training_state import TrainingState
 from tinsmith.ledger.ledger import Ledger, OpRecord
 
 
 class RunLostError(ServiceError):
-    """The run's state went with an engine that stopped."""
+    """The run's state went with an engine that stopped, or with a damaged file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +49,7 @@ class Executed:
 
 
 class RunExecutor:
-    """Holds the state of every run of one base model, and changes it op by op."""
+    """Changes the states of the runs of one base model, op by op."""
 
     def __init__(
         self,
@@ -55,6 +57,7 @@ class RunExecutor:
         base_model: BaseModel,
         ledger: Ledger,
         store: CheckpointStore,
+        residency: Residency,
         *,
         micro_batch_tokens: int,
     ) -> None:
@@ -62,25 +65,32 @@ class RunExecutor:
         self._base_model = base_model
         self._ledger = ledger
         self._store = store
-        self._micro_batch_tokens = micro_batch_tokens
-        self._states: dict[str, TrainingState] = {}
+        self._settings = TrainingSettings(token_budget=micro_batch_tokens)
+        self._residency = residency
         self._passes: dict[str, MicroBatchPass] = {}
 
     def execute(self, record: OpRecord) -> Executed | None:
-        """Execute an op, or its next micro-batch; None while micro-batches remain.
+        """Execute an op, or its next micro-batch; None while micro-batches remain, or while the
+        op has to wait for room that runs in the middle of their ops take.
 
         Raises:
             UserError: the op can't be executed; the run is as it was before.
             ServiceError: our side failed.
         """
+        try:
+            return self._execute(record)
+        except NoRoomYetError:
+            return None
+
+    def _execute(self, record: OpRecord) -> Executed | None:
         run_id = record.scope
         match record.op:
             case CreateRun(lora=lora):
-                adapter = AdapterState.create(self._base_model, lora)
-                self._states[run_id] = TrainingState(adapter)
+                self._add(run_id, lora, lambda: self._fresh(lora))
                 return _done(RunCreated(run_id))
             case CreateRunFromState(source=source, with_optimizer=with_optimizer):
-                self._states[run_id] = self._load(source, record.owner, with_optimizer)
+                checkpoint = self._checkpoint(source, record.owner)
+                self._add(run_id, checkpoint.lora, lambda: self._load(checkpoint, with_optimizer))
                 return _done(Loaded(run_id, source))
             case LoadState(source=source, with_optimizer=with_optimizer):
                 self._load_into(run_id, source, record.owner, with_optimizer)
@@ -92,36 +102,52 @@ class RunExecutor:
             case SaveState() | SaveForSampler() | SaveExternal() as op:
                 return self._save(record, op)
             case Release():
-                self._states.pop(run_id, None)
+                self._residency.drop(run_id)
                 return _done(Released(run_id))
             case Sample():
                 raise AssertionError("samples belong to the sampler")
 
+    def _add(self, run_id: str, lora: LoraConfig, make: Callable[[], TrainingState]) -> None:
+        self._residency.add(run_id, AdapterLayout(self._base_model, lora).size, make)
+
+    def _fresh(self, lora: LoraConfig) -> TrainingState:
+        return TrainingState(AdapterState.create(self._base_model, lora))
+
     def _state(self, run_id: str) -> TrainingState:
+        self._expect(run_id)
         try:
-            return self._states[run_id]
-        except KeyError:
-            self._ledger.mark_corrupted(run_id)
-            raise RunLostError(
-                f"the state of run {run_id} was lost when its engine stopped; create a training "
-                "client from the run's last checkpoint and go on from there"
-            ) from None
+            return self._residency.take(run_id)
+        except DamagedFileError as error:
+            raise self._lost(run_id, f"put aside for want of memory, and {error}") from error
+
+    def _expect(self, run_id: str) -> None:
+        if run_id not in self._residency:
+            raise self._lost(run_id, "lost when its engine stopped")
+
+    def _lost(self, run_id: str, how: str) -> RunLostError:
+        self._ledger.mark_corrupted(run_id)
+        return RunLostError(
+            f"the state of run {run_id} was {how}; create a training client from the run's last "
+            "checkpoint and go on from there"
+        )
 
     def _forward_backward(self, record: OpRecord, op: ForwardBackward) -> Executed | None:
         run_id = record.scope
         under_way = self._passes.pop(run_id, None)
+        self._residency.let_go(run_id)
         if under_way is None:
             state = self._state(run_id) if op.forward_only else self._in_window(record)
-            under_way = Trainer(self._base_model, state, self._micro_batch_tokens).start(op)
+            under_way = Trainer(self._base_model, state, self._settings).start(op)
         done = under_way.advance()
         if done is None:
             self._passes[run_id] = under_way
+            self._residency.hold(run_id)
             return None
         return _done(done)
 
     def _optim_step(self, record: OpRecord, op: OptimStep) -> Executed:
         state = self._in_window(record)
-        return _done(Trainer(self._base_model, state, self._micro_batch_tokens).optim_step(op))
+        return _done(Trainer(self._base_model, state, self._settings).optim_step(op))
 
     def _in_window(self, record: OpRecord) -> TrainingState:
         """The run's state, told of what intake refused: those ops never came by here."""
@@ -132,7 +158,7 @@ class RunExecutor:
             state.fail_window(f"seq_id {failed.seq_id}: {failed.message}")
         return state
 
-    def _load(self, source: CheckpointAddress, owner: str, with_optimizer: bool) -> TrainingState:
+    def _checkpoint(self, source: CheckpointAddress, owner: str) -> Checkpoint:
         checkpoint = self._ledger.visible_checkpoint(source, owner)
         if checkpoint is None:
             raise NotFoundError(f"there is no checkpoint {source}")
@@ -140,24 +166,28 @@ class RunExecutor:
             raise InvalidInputError(
                 f"{source} is an adapter of {checkpoint.base_model}, not of {self._served.name}"
             )
-        arrays, _ = self._store.read_adapter(source)
+        return checkpoint
+
+    def _load(self, checkpoint: Checkpoint, with_optimizer: bool) -> TrainingState:
+        arrays, _ = self._store.read_adapter(checkpoint.address)
         adapter = AdapterState.from_arrays(self._base_model, checkpoint.lora, arrays)
         if not with_optimizer:
             return TrainingState(adapter)
-        moments = self._store.read_optimizer(source)
+        moments = self._store.read_optimizer(checkpoint.address)
         return TrainingState(adapter, OptimizerState.from_arrays(adapter.layout, moments))
 
     def _load_into(
         self, run_id: str, source: CheckpointAddress, owner: str, with_optimizer: bool
     ) -> None:
-        before = self._state(run_id).layout.lora
-        loaded = self._load(source, owner, with_optimizer)
-        if _shape(loaded.layout.lora) != _shape(before):
+        self._expect(run_id)
+        before = _shape(self._residency.layout(run_id).lora)
+        checkpoint = self._checkpoint(source, owner)
+        if _shape(checkpoint.lora) != before:
             raise InvalidInputError(
-                f"{source} has LoRA settings {_shape(loaded.layout.lora)}; the run has "
-                f"{_shape(before)}. Create a new training client from the checkpoint instead"
+                f"{source} has LoRA settings {_shape(checkpoint.lora)}; the run has "
+                f"{before}. Create a new training client from the checkpoint instead"
             )
-        self._states[run_id] = loaded
+        self._add(run_id, checkpoint.lora, lambda: self._load(checkpoint, with_optimizer))
 
     def _save(self, record: OpRecord, op: SaveState | SaveForSampler | SaveExternal) -> Executed:
         state = self._state(record.scope)

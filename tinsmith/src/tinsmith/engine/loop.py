@@ -19,6 +19,7 @@ from tinsmith.domain.records import ServedModel
 from tinsmith.engine.base_model import BaseModel
 from tinsmith.engine.execution import Executed, RunExecutor
 from tinsmith.engine.frozen_adapters import FrozenAdapters
+from tinsmith.engine.residency import Residency
 from tinsmith.engine.sample_request import DecodeText
 from tinsmith.engine.sampler import Sampler
 from tinsmith.ledger.bell import Bell
@@ -42,6 +43,7 @@ class EngineLoop:
         base_model: BaseModel,
         ledger: Ledger,
         store: CheckpointStore,
+        residency: Residency,
         bell: Bell,
         settings: EngineSettings,
         lease_epoch: int,
@@ -60,7 +62,12 @@ class EngineLoop:
         )
         self._frozen = FrozenAdapters(base_model, ledger, store, settings.max_cached_adapters)
         self._executor = RunExecutor(
-            served, base_model, ledger, store, micro_batch_tokens=settings.micro_batch_tokens
+            served,
+            base_model,
+            ledger,
+            store,
+            residency,
+            micro_batch_tokens=settings.micro_batch_tokens,
         )
         self._queues: dict[str, deque[OpRecord]] = {}
         self._last_row = 0

@@ -16,10 +16,12 @@ from tinsmith.checkpoints.store import CheckpointStore
 from tinsmith.config import Engine as EngineSettings
 from tinsmith.domain.errors import TinsmithError
 from tinsmith.domain.records import ServedModel
+from tinsmith.engine.aside_files import file_name
 from tinsmith.engine.base_model import BaseModel
 from tinsmith.engine.devices import SMALL_MODEL_PARAMETERS, choose_device, choose_dtype
 from tinsmith.engine.loop import EngineLoop
 from tinsmith.engine.model_files import count_parameters
+from tinsmith.engine.residency import Residency
 from tinsmith.engine.sample_request import DecodeText
 from tinsmith.ledger.bell import Bell
 from tinsmith.ledger.ledger import Ledger
@@ -45,11 +47,15 @@ def run_engine(served: ServedModel, home: Path, settings: dict[str, Any]) -> int
     ledger = Ledger.open(home / "ledger.db")
     bell = Bell.connect(int(port), key)
     epoch = ledger.acquire_lease(served.name, f"pid {os.getpid()}")
+    residency = Residency.planned(
+        base_model.device, home / "aside" / file_name(served.name), options
+    )
     loop = EngineLoop(
         served=served,
         base_model=base_model,
         ledger=ledger,
         store=CheckpointStore(home / "checkpoints"),
+        residency=residency,
         bell=bell,
         settings=options,
         lease_epoch=epoch,
@@ -68,6 +74,7 @@ def run_engine(served: ServedModel, home: Path, settings: dict[str, Any]) -> int
     except EOFError:
         event("front_is_gone", base_model=served.name)
     finally:
+        residency.close()
         ledger.close()
         bell.close()
     return 0

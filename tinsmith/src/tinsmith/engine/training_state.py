@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+
 from torch import Tensor
 
 from tinsmith.engine.adapter import AdapterLayout, AdapterState, OptimizerState
+
+
+@dataclass(frozen=True, slots=True)
+class StateNotes:
+    """What a run's state holds besides its vectors."""
+
+    num_steps: int
+    window_failure: str | None
+    window_start: int
 
 
 class TrainingState:
@@ -21,9 +33,37 @@ class TrainingState:
         self.window_start = -1
         """seq_id of the op that the window came after."""
 
+    @classmethod
+    def restored(
+        cls, layout: AdapterLayout, vectors: Mapping[str, Tensor], notes: StateNotes
+    ) -> TrainingState:
+        """The state whose `vectors` and `notes` these are; takes the vectors over."""
+        optimizer = OptimizerState(
+            layout, vectors["exp_avg"], vectors["exp_avg_sq"], notes.num_steps
+        )
+        state = cls(AdapterState(layout, vectors["weights"]), optimizer)
+        state.gradient_P = vectors.get("gradient")
+        state.window_failure = notes.window_failure
+        state.window_start = notes.window_start
+        return state
+
     @property
     def layout(self) -> AdapterLayout:
         return self.adapter.layout
+
+    @property
+    def vectors(self) -> dict[str, Tensor]:
+        """The state's tensors themselves, by name: fp32 [P], `gradient` only if there is one."""
+        vectors = {
+            "weights": self.adapter.weights_P,
+            "exp_avg": self.optimizer.exp_avg_P,
+            "exp_avg_sq": self.optimizer.exp_avg_sq_P,
+        }
+        return vectors if self.gradient_P is None else {**vectors, "gradient": self.gradient_P}
+
+    @property
+    def notes(self) -> StateNotes:
+        return StateNotes(self.optimizer.num_steps, self.window_failure, self.window_start)
 
     def fail_window(self, reason: str) -> None:
         """Note a failed forward_backward, so that the next optim_step refuses to step."""
