@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-CHUNK_ELEMENTS = 1 << 24
-"""Logits held at a time: 64 MB in fp32. Each chunk reads all of the output layer's weights, twice
-where a gradient is wanted, so a chunk should have a hundred rows even of a large vocabulary."""
+CHUNK_ELEMENTS = 1 << 25
+"""Logits held at a time: 128 MB in fp32. Each chunk reads all of the output layer's weights, twice
+where a gradient is wanted, so a chunk should have some 200 rows even of a large vocabulary: with
+half as many the products ran a tenth slower."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,13 +120,17 @@ class _FrozenLogprobs(torch.autograd.Function):
         for hidden_CH, target_C1 in _chunks(output, hidden_NH, target_N1):
             logits_CV = output.logits(hidden_CH)
             slope = output.scaling.slope(logits_CV)
-            logits_CV.sub_(logits_CV.logsumexp(dim=1, keepdim=True))
-            logprobs.append(logits_CV.gather(1, target_C1))
-            grad_CV = logits_CV.exp_().neg_()
-            grad_CV.scatter_add_(1, target_C1, torch.ones_like(logprobs[-1]))
+            # In place, and divided by the sum only after the product: each pass over the chunk
+            # costs as much as thirty tokens' products.
+            logits_CV.sub_(logits_CV.amax(dim=1, keepdim=True))
+            target_logit_C1 = logits_CV.gather(1, target_C1)
+            total_C1 = logits_CV.exp_().sum(dim=1, keepdim=True)
+            logprobs.append(target_logit_C1 - total_C1.log())
+            grad_CV = logits_CV.scatter_add_(1, target_C1, -total_C1)
             if not isinstance(slope, float) or slope != 1.0:
                 grad_CV.mul_(slope)
-            slopes.append(output.pull_back(grad_CV.to(hidden_NH.dtype)))
+            pulled_CH = output.pull_back(grad_CV.to(hidden_NH.dtype))
+            slopes.append(pulled_CH.div_(-total_C1))
         ctx.save_for_backward(torch.cat(slopes))
         return torch.cat(logprobs)
 
