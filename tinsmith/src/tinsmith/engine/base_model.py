@@ -20,6 +20,7 @@ from transformers import PreTrainedModel
 from tinsmith.domain.errors import InvalidInputError
 from tinsmith.domain.model_limits import ModelLimits
 from tinsmith.engine.model_files import load_pretrained
+from tinsmith.engine.quantization import quantization_of
 from tinsmith.engine.self_check import check_against_reference
 from tinsmith.engine.target_modules import TargetModule, decoder_layers, find_targets
 from tinsmith.nn.attention import ATTENTION_NAME
@@ -27,6 +28,7 @@ from tinsmith.nn.context import Decode, ForwardContext, Prefill, Segment
 from tinsmith.nn.decoder import FAMILIES, Asked, Decoder
 from tinsmith.nn.logprobs import LogitScaling, OutputLayer
 from tinsmith.nn.lora import AdapterLinear
+from tinsmith.nn.quantized import QuantizedLinear
 
 _ATTENTION_KINDS = ("full_attention", "sliding_attention")
 _GROWING_ROPE = ("dynamic", "longrope")
@@ -61,13 +63,15 @@ class BaseModel:
         self.vocab_size: int = config.vocab_size
         self.hidden_size: int = config.hidden_size
         self.eos_token_ids: tuple[int, ...] = _eos_token_ids(model)
+        self.quantization = quantization_of(model)
+        """8bit, 4bit or nothing."""
         self.cache_bytes_per_token = _cache_bytes_per_token(config, self.dtype)
         self.context = ForwardContext()
         self.targets: tuple[TargetModule, ...] = find_targets(model)
         """The adaptable layers, in the model's own order; Segment.pairs follows it."""
         for index, target in enumerate(self.targets):
             linear = model.get_submodule(target.path)
-            assert isinstance(linear, nn.Linear)
+            assert isinstance(linear, nn.Linear | QuantizedLinear)
             model.set_submodule(target.path, AdapterLinear(linear, index, self.context))
         decoder = model.get_decoder()
         assert isinstance(decoder, nn.Module)
@@ -98,6 +102,7 @@ class BaseModel:
         dtype: torch.dtype | None = None,
         *,
         own_layers: bool = True,
+        quantize: str = "",
     ) -> BaseModel:
         """Read weights in Hugging Face layout, safetensors only, no code from the checkpoint.
 
@@ -105,6 +110,7 @@ class BaseModel:
             directory: a local folder or a hub id; one file or several shards.
             dtype: of the base weights; None is fp32 on a CPU and bf16 elsewhere.
             own_layers: see __init__.
+            quantize: 8bit or 4bit, of the decoder's linear layers; empty for none.
 
         Raises:
             InvalidInputError: nothing there, something missing, or a kind that is not supported.
@@ -112,7 +118,7 @@ class BaseModel:
         device = torch.device(device)
         if dtype is None:
             dtype = torch.float32 if device.type == "cpu" else torch.bfloat16
-        model = load_pretrained(directory, device, dtype, ATTENTION_NAME)
+        model = load_pretrained(directory, device, dtype, ATTENTION_NAME, quantize)
         return cls(model, device, own_layers=own_layers)
 
     def hidden(

@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 
 from tinsmith.domain.errors import InvalidInputError
 from tinsmith.domain.ops import LoraConfig
+from tinsmith.nn.quantized import QuantizedLinear
 
 
 class Part(StrEnum):
@@ -56,7 +57,7 @@ def find_targets(model: PreTrainedModel) -> tuple[TargetModule, ...]:
             raise InvalidInputError(
                 f"{path} routes tokens to experts; mixture-of-experts models are not supported"
             )
-        if isinstance(module, nn.Linear):
+        if isinstance(module, nn.Linear | QuantizedLinear):
             part = Part.ATTN if _is_attention(name) else Part.MLP
             targets.append(TargetModule(path, part, module.in_features, module.out_features))
         elif weights:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tinsmith.nn.context import ForwardContext, Pair, Segment
+from tinsmith.nn.quantized import QuantizedLinear
 
 
 def init_pair(
@@ -150,11 +151,15 @@ class _FrozenLinear(torch.autograd.Function):
 
 
 class AdapterLinear(nn.Module):
-    """A frozen nn.Linear plus whatever adapters the current pass puts on it."""
+    """A frozen linear layer plus whatever adapters the current pass puts on it."""
 
-    def __init__(self, linear: nn.Linear, index: int, context: ForwardContext) -> None:
+    def __init__(
+        self, linear: nn.Linear | QuantizedLinear, index: int, context: ForwardContext
+    ) -> None:
         super().__init__()
-        self.weight = linear.weight
+        self.quantized = linear if isinstance(linear, QuantizedLinear) else None
+        if isinstance(linear, nn.Linear):
+            self.weight = linear.weight
         self.bias = linear.bias
         self.in_features, self.out_features = linear.in_features, linear.out_features
         self.index = index
@@ -162,8 +167,8 @@ class AdapterLinear(nn.Module):
         self.context = context
 
     def frozen_weight(self) -> Tensor:
-        """[O, I] in the compute dtype."""
-        return self.weight
+        """[O, I] in the compute dtype; of a quantised layer not to be kept."""
+        return self.weight if self.quantized is None else self.quantized.frozen_weight()
 
     def forward(self, x: Tensor) -> Tensor:
         """x is [..., I]; all but the last dimension together are the packed tokens."""
