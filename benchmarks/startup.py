@@ -7,67 +7,25 @@ whose result was compared with transformers' own.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
-import subprocess
-import sys
-import tempfile
-import time
-import urllib.error
-import urllib.request
-from pathlib import Path
+from collections.abc import Iterator
+from typing import Any
 
-from machine import machine
-
-PATIENCE_S = 120.0
+from rows import row, run
+from server import Server
 
 
-def seconds_to_healthy(home: Path) -> float:
-    started = time.monotonic()
-    server = subprocess.Popen(
-        [sys.executable, "-m", "tinsmith.cli", "serve", "--home", str(home), "--port", "0"],
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        while time.monotonic() - started < PATIENCE_S:
-            if is_healthy(home / "server.json"):
-                return time.monotonic() - started
-            time.sleep(0.02)
-        raise SystemExit("the server did not become healthy")
-    finally:
-        server.terminate()
-        server.wait()
+def options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--repeats", type=int, help="the median counts")
 
 
-def is_healthy(server_file: Path) -> bool:
-    try:
-        url = json.loads(server_file.read_text())["url"]
-        with urllib.request.urlopen(f"{url}/api/v1/healthz", timeout=5) as answer:
-            return answer.status == 200
-    except (OSError, ValueError, urllib.error.URLError):
-        return False
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--json", action="store_true")
-    parser.add_argument("--keep", type=Path, help="write the result here as well")
-    options = parser.parse_args()
-    about = machine()
-    with tempfile.TemporaryDirectory() as folder:
-        times = [seconds_to_healthy(Path(folder, str(i))) for i in range(options.repeats)]
-    result = {
-        "benchmark": "startup",
-        "unit": "s",
-        "median": statistics.median(times),
-        "times": times,
-        "machine": about,
-    }
-    if options.keep:
-        options.keep.write_text(json.dumps(result, indent=2) + "\n")
-    print(json.dumps(result) if options.json else f"median {result['median']:.1f} s of {times}")
+def measure(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    times = []
+    for _ in range(options.repeats or (2 if options.quick else 5)):
+        with Server() as server:
+            times.append(server.start_s)
+    yield row("serve to healthy", ours=statistics.median(times), unit="s", times=times)
 
 
 if __name__ == "__main__":
-    main()
+    run("startup", __doc__, options, measure)
