@@ -6,6 +6,7 @@ flushed to the disk, and what an earlier engine left is removed. The format is s
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -69,7 +70,8 @@ class AsideFiles:
                     file.write(_bytes(vector))
             fresh.replace(path)
         except OSError as error:
-            fresh.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                fresh.unlink()
             raise StorageError(
                 f"run {run_id} can't be put aside in a file: {error.strerror or error}"
             ) from error
@@ -100,10 +102,8 @@ class AsideFiles:
 
     def remove(self, file: AsideFile) -> None:
         """Removing what is not there, or can't be removed, is no error: the run has moved on."""
-        try:
-            file.path.unlink(missing_ok=True)
-        except OSError:
-            return
+        with contextlib.suppress(OSError):
+            file.path.unlink()
 
 
 def file_name(text: str) -> str:
