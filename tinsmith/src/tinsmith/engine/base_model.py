@@ -19,6 +19,7 @@ from transformers import PreTrainedModel
 
 from tinsmith.domain.errors import InvalidInputError
 from tinsmith.domain.model_limits import ModelLimits
+from tinsmith.engine.activation_memory import ActivationMemory
 from tinsmith.engine.model_files import load_pretrained
 from tinsmith.engine.quantization import quantization_of
 from tinsmith.engine.self_check import check_against_reference
@@ -62,6 +63,7 @@ class BaseModel:
         """Longest sequence in tokens."""
         self.vocab_size: int = config.vocab_size
         self.hidden_size: int = config.hidden_size
+        self.num_layers: int = config.num_hidden_layers
         self.eos_token_ids: tuple[int, ...] = _eos_token_ids(model)
         self.quantization = quantization_of(model)
         """8bit, 4bit or nothing."""
@@ -89,6 +91,7 @@ class BaseModel:
         self._scaling = LogitScaling.of(config)
         check_against_reference(self)
         model.set_attn_implementation(ATTENTION_NAME)
+        self.activation_memory = ActivationMemory.measured(self)
 
     @property
     def limits(self) -> ModelLimits:

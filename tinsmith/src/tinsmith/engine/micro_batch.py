@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tinsmith.domain.datum import TARGETS, Datum
-from tinsmith.domain.errors import UserError
+from tinsmith.domain.errors import InvalidInputError, UserError
 from tinsmith.domain.ops import ForwardBackward
 from tinsmith.domain.outcomes import ForwardBackwardDone
+from tinsmith.engine.activation_memory import ALWAYS_THERE, Demand, room_on
 from tinsmith.engine.base_model import BaseModel
 from tinsmith.engine.scored import Scored
 from tinsmith.engine.training_state import TrainingState
@@ -32,7 +33,7 @@ from tinsmith.scheduler.packing import pack_in_order
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainingSettings:
-    """How a forward_backward is executed. All but the last two change rounding at most."""
+    """How a forward_backward is executed. All but the last one change rounding at most."""
 
     token_budget: int = 4096
     """Tokens per micro-batch, before shared ones are taken out; a longer sequence goes alone."""
@@ -40,6 +41,11 @@ class TrainingSettings:
     """Compute what sequences of a micro-batch have in common at their heads once."""
     select_last_layer: bool = True
     """Work in the last layer only at the positions whose logprobs are wanted."""
+    checkpointing: bool | None = None
+    """Keep only the layers' inputs for backward and compute the rest again. None: where
+    there is no room for all of it. The result is the same bit for bit."""
+    activation_bytes: int | None = None
+    """What activations may take; None is what is free when a micro-batch starts."""
     zero_weight_logprobs: bool = True
     """Answer log p also of targets whose weight is 0, as the hosted service does. Without, they
     read 0.0, and only weighted positions pay for the output layer."""
@@ -104,8 +110,9 @@ class MicroBatchPass:
             gate_N,
         )
         trains = not op.forward_only and bool(gate_N.any())
+        checkpointing = self._needs_checkpointing(pack, scored, numbers, trains)
         with torch.set_grad_enabled(trains):
-            logprobs_NK = self._logprobs_of(pack, pack.token_ids(tokens), scored)
+            logprobs_NK = self._logprobs_of(pack, pack.token_ids(tokens), scored, checkpointing)
             on_device = {name: self._to_device(array) for name, array in inputs.items()}
             loss = self._loss.per_token(logprobs_NK, on_device, self._loss_settings).sum()
         if trains:
@@ -121,7 +128,25 @@ class MicroBatchPass:
         self._loss_sum += loss_sum
         self._keep(logprobs_NK, data)
 
-    def _logprobs_of(self, pack: PackedSequences, token_T: Tensor, scored: Scored) -> Tensor:
+    def _needs_checkpointing(
+        self, pack: PackedSequences, scored: Scored, numbers: range, trains: bool
+    ) -> bool:
+        if self._settings.checkpointing is not None:
+            return self._settings.checkpointing
+        demand = Demand.of(pack, len(scored.target_UK))
+        memory, room = self._base.activation_memory, self._settings.activation_bytes
+        if room is None:
+            if memory.bytes_for(demand, trains=trains, checkpointing=False) <= ALWAYS_THERE:
+                return False
+            room = room_on(self._base.device)
+        try:
+            return memory.must_recompute(demand, room, trains=trains)
+        except MemoryError as error:
+            raise InvalidInputError(f"data[{numbers.start}:{numbers.stop}]: {error}") from error
+
+    def _logprobs_of(
+        self, pack: PackedSequences, token_T: Tensor, scored: Scored, checkpointing: bool
+    ) -> Tensor:
         """[N, K], zeros where nothing is scored."""
         base, adapter = self._base, self._state.adapter
         segment = adapter.segment(pack.num_tokens)
@@ -134,6 +159,7 @@ class MicroBatchPass:
             [segment],
             Prefill(pack),
             asked_M=scored.place_M if selects else None,
+            checkpointing=checkpointing,
         )
         row_U = scored.row_U if selects else scored.place_M[scored.row_U]
         logprobs_UK = target_logprobs(

@@ -3,9 +3,9 @@ written by hand.
 
 A layer is two autograd functions with the attention between them. Each keeps its input, what its
 matrix products gave, and no more: norms, gates and rotations are computed again in backward, where
-they cost a hundredth of a product. Left to autograd, the same layer keeps about three times as
-much. The last layer works only at the positions that are asked for: of the others nothing but keys
-and values is needed.
+they cost little beside a product. Left to autograd, the same layer keeps half as much again and
+reads it all more often. The last layer works only at the positions that are asked for: of the
+others nothing but keys and values is needed.
 
 Shape suffixes: T packed tokens, Q asked positions (T but in the last layer), H hidden size,
 N heads, D head dimension, F width of the gated layer, A attention's width N * D.

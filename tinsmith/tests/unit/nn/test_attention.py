@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 from tinsmith.nn import attention
@@ -95,6 +96,49 @@ def test_the_padded_way_equals_the_way_one_by_one_with_its_gradients(
         results.append([out.detach(), *(tensor.grad for tensor in inputs)])
     for each, padded in zip(*results, strict=True):
         torch.testing.assert_close(each, padded, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("variant", VARIANTS, ids=IDS)
+@pytest.mark.parametrize("chosen", [None, [3, 17, 18, 25, 30, 31]], ids=["all", "some"])
+def test_a_shared_head_is_seen_by_all_that_continue_it_with_the_same_gradients(
+    variant: dict[str, float], chosen: list[int] | None
+) -> None:
+    sequences = [
+        np.concatenate([np.arange(18), tail]) for tail in ([90] * 5, [91] * 3, [92] * 20, [92] * 18)
+    ]
+    pack = PackedSequences.sharing(sequences, CPU)
+    rule = AttentionRule(
+        0, variant.get("scaling"), variant.get("sliding_window"), variant.get("softcap")
+    )
+    asked = np.arange(pack.num_tokens) if chosen is None else np.array(chosen)
+    inputs = [tensor.requires_grad_() for tensor in qkv(pack.num_tokens)]
+    q, k, v = inputs
+    queries = None if chosen is None else pack.queries_of(asked)
+    out = attention.attend(Prefill(pack), rule, q[:, :, asked], k, v, queries)
+
+    wanted = torch.zeros(1, pack.num_tokens, H, D)
+    for place in pack.places:
+        alone = reference(q[:, :, place], k[:, :, place], v[:, :, place], [len(place)], **variant)
+        wanted[:, place] = alone
+    torch.testing.assert_close(out, wanted[:, asked], atol=1e-5, rtol=1e-4)
+
+    upstream = torch.linspace(-1, 1, pack.num_tokens)[None, :, None, None]
+    (out * upstream[:, asked]).sum().backward()
+    got = [tensor.grad for tensor in inputs]
+    again = [tensor.detach().requires_grad_() for tensor in inputs]
+    is_first = {}
+    for number, place in enumerate(pack.places):
+        for token in place.tolist():
+            is_first.setdefault(token, number)
+    total = torch.zeros(())
+    for number, place in enumerate(pack.places):
+        lone = PackedSequences([len(place)], CPU)
+        alone = attention.attend(Prefill(lone), rule, *(t[:, :, place] for t in again))
+        mine = [p in asked and is_first[p] == number for p in place.tolist()]
+        total = total + (alone * upstream[:, place])[:, mine].sum()
+    total.backward()
+    for ours, theirs in zip(got, again, strict=True):
+        torch.testing.assert_close(ours, theirs.grad, atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("permuted", [False, True], ids=["row_order", "by_adapter"])
