@@ -80,7 +80,7 @@ class Engine:
             base_model=base_model,
             ledger=self.ledger,
             store=self.store,
-            residency=Residency.planned(base_model.device, home / "aside", settings),
+            residency=Residency.planned(base_model, home / "aside", settings),
             bell=bell,
             settings=settings,
             lease_epoch=self.ledger.acquire_lease(MODEL, "test"),

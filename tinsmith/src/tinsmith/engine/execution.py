@@ -180,7 +180,7 @@ class RunExecutor:
         self, run_id: str, source: CheckpointAddress, owner: str, with_optimizer: bool
     ) -> None:
         self._expect(run_id)
-        before = _shape(self._residency.layout(run_id).lora)
+        before = _shape(self._residency.lora(run_id))
         checkpoint = self._checkpoint(source, owner)
         if _shape(checkpoint.lora) != before:
             raise InvalidInputError(

@@ -47,9 +47,7 @@ def run_engine(served: ServedModel, home: Path, settings: dict[str, Any]) -> int
     ledger = Ledger.open(home / "ledger.db")
     bell = Bell.connect(int(port), key)
     epoch = ledger.acquire_lease(served.name, f"pid {os.getpid()}")
-    residency = Residency.planned(
-        base_model.device, home / "aside" / file_name(served.name), options
-    )
+    residency = Residency.planned(base_model, home / "aside" / file_name(served.name), options)
     loop = EngineLoop(
         served=served,
         base_model=base_model,

@@ -11,7 +11,7 @@ import logging
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -19,8 +19,10 @@ from torch import Tensor
 
 from tinsmith.config import Engine as EngineSettings
 from tinsmith.domain.errors import ServiceError, StorageError
+from tinsmith.domain.ops import LoraConfig
 from tinsmith.engine.adapter import AdapterLayout
 from tinsmith.engine.aside_files import AsideFile, AsideFiles, DamagedFileError
+from tinsmith.engine.base_model import BaseModel
 from tinsmith.engine.free_memory import free_bytes, free_host_bytes
 from tinsmith.engine.training_state import StateNotes, TrainingState
 from tinsmith.telemetry import event
@@ -37,9 +39,10 @@ class NoRoomYetError(ServiceError):
 
 @dataclass(frozen=True, slots=True)
 class _Aside:
-    """A run that is not on the device."""
+    """A run that is not on the device. Its layout, large beside the rest, is made anew."""
 
-    layout: AdapterLayout
+    lora: LoraConfig
+    num_parameters: int
     notes: StateNotes
     kept: AsideFile | dict[str, Tensor]
     """A file, or vectors in host memory."""
@@ -51,15 +54,16 @@ class Residency:
     """The states of all runs of one engine, within a budget of device and of host memory."""
 
     def __init__(
-        self, device: torch.device, folder: Path, *, resident_bytes: int, host_bytes: int
+        self, base: BaseModel, folder: Path, *, resident_bytes: int, host_bytes: int
     ) -> None:
         """
         Args:
+            base: whose adapters the runs train, on the device that is meant here.
             folder: for files; this engine's own, and emptied.
             resident_bytes: device memory for runs. A run that is larger gets it all to itself.
             host_bytes: host memory for runs put aside; 0 sends them to files at once.
         """
-        self._device = device
+        self._base = base
         self._files = AsideFiles(folder)
         self._resident_budget = resident_bytes
         self._host_budget = host_bytes
@@ -70,14 +74,15 @@ class Residency:
         self._held: set[str] = set()
 
     @classmethod
-    def planned(cls, device: torch.device, folder: Path, settings: EngineSettings) -> Residency:
-        """Budgets as set, or shares of what is free now: call it with the base model loaded."""
+    def planned(cls, base: BaseModel, folder: Path, settings: EngineSettings) -> Residency:
+        """Budgets as set, or shares of what is free now, beside the base model."""
+        device = base.device
         resident_bytes = settings.resident_bytes or free_bytes(device) // SHARE_OF_FREE
         host_bytes = 0
         if device.type != "cpu":
             host_bytes = settings.host_bytes or free_host_bytes() // SHARE_OF_FREE
         event("room_for_runs", resident_bytes=resident_bytes, host_bytes=host_bytes)
-        return cls(device, folder, resident_bytes=resident_bytes, host_bytes=host_bytes)
+        return cls(base, folder, resident_bytes=resident_bytes, host_bytes=host_bytes)
 
     def __contains__(self, run_id: str) -> bool:
         return run_id in self._resident or run_id in self._aside
@@ -94,10 +99,10 @@ class Residency:
         """Host memory that runs put aside take now."""
         return sum(aside.host_bytes for aside in self._aside.values())
 
-    def layout(self, run_id: str) -> AdapterLayout:
-        """A run's layout, wherever the run is. KeyError if there is none."""
+    def lora(self, run_id: str) -> LoraConfig:
+        """A run's settings, wherever the run is. KeyError if there is none."""
         state = self._resident.get(run_id)
-        return self._aside[run_id].layout if state is None else state.layout
+        return self._aside[run_id].lora if state is None else state.layout.lora
 
     def add(self, run_id: str, num_parameters: int, make: Callable[[], TrainingState]) -> None:
         """Make room for a run, make it, and take it in; it replaces an earlier state of the run.
@@ -146,7 +151,7 @@ class Residency:
 
     def _bring_back(self, run_id: str) -> None:
         aside = self._aside[run_id]
-        self._make_room(aside.layout.size, run_id)
+        self._make_room(aside.num_parameters, run_id)
         started = time.monotonic()
         if isinstance(aside.kept, AsideFile):
             try:
@@ -157,8 +162,9 @@ class Residency:
             vectors = {name: torch.from_numpy(array) for name, array in arrays.items()}
         else:
             vectors = aside.kept
-        on_device = {name: vector.to(self._device) for name, vector in vectors.items()}
-        self._resident[run_id] = TrainingState.restored(aside.layout, on_device, aside.notes)
+        on_device = {name: vector.to(self._base.device) for name, vector in vectors.items()}
+        layout = AdapterLayout(self._base, aside.lora)
+        self._resident[run_id] = TrainingState.restored(layout, on_device, aside.notes)
         self._forget_aside(run_id)
         event("run_brought_back", level=logging.DEBUG, run=run_id, ms=_ms_since(started))
 
@@ -177,23 +183,24 @@ class Residency:
 
     def _put_aside(self, run_id: str, for_run: str) -> None:
         state, started = self._resident[run_id], time.monotonic()
-        layout, notes, vectors = state.layout, state.notes, state.vectors
+        vectors = state.vectors
         size = sum(_bytes_in_host(vector) for vector in vectors.values())
         try:
             if self._has_host_room(size, for_run):
                 copies = {name: _copied_to_host(vector) for name, vector in vectors.items()}
-                aside = _Aside(layout, notes, copies, size)
+                kept, host_bytes = copies, size
             else:
-                aside = _Aside(layout, notes, self._written(run_id, vectors), 0)
+                kept, host_bytes = self._written(run_id, vectors), 0
         except StorageError as error:
             event("cannot_put_aside", level=logging.WARNING, run=run_id, why=error)
             raise StorageError(
                 f"there is no room for run {for_run}: {error}. Free space on the disk of the home "
                 "folder, or release runs, then repeat; every run is as it was"
             ) from error
-        self._aside[run_id] = aside
+        layout = state.layout
+        self._aside[run_id] = _Aside(layout.lora, layout.size, state.notes, kept, host_bytes)
         del self._resident[run_id]
-        where = "host" if aside.host_bytes else "file"
+        where = "host" if host_bytes else "file"
         event("run_put_aside", level=logging.DEBUG, run=run_id, to=where, ms=_ms_since(started))
 
     def _has_host_room(self, num_bytes: int, for_run: str) -> bool:
@@ -209,7 +216,7 @@ class Residency:
             aside = self._aside[oldest]
             assert isinstance(aside.kept, dict)
             file = self._written(oldest, aside.kept)
-            self._aside[oldest] = _Aside(aside.layout, aside.notes, file, 0)
+            self._aside[oldest] = replace(aside, kept=file, host_bytes=0)
         return True
 
     def _written(self, run_id: str, vectors: dict[str, Tensor]) -> AsideFile:

@@ -18,7 +18,6 @@ from tinsmith.engine.residency import NoRoomYetError, Residency
 from tinsmith.engine.trainer import Trainer
 from tinsmith.engine.training_state import TrainingState
 
-CPU = torch.device("cpu")
 LORA = LoraConfig(rank=4, seed=0)
 NUM_RUNS = 20
 Batch = Callable[..., ForwardBackward]
@@ -37,9 +36,9 @@ def one_run(new: New) -> int:
 
 
 @pytest.fixture
-def residency(tmp_path: Path, one_run: int) -> Residency:
+def residency(tiny_qwen3: BaseModel, tmp_path: Path, one_run: int) -> Residency:
     """Room for three, no host memory."""
-    return Residency(CPU, tmp_path / "aside", resident_bytes=3 * one_run, host_bytes=0)
+    return Residency(tiny_qwen3, tmp_path / "aside", resident_bytes=3 * one_run, host_bytes=0)
 
 
 def fill(residency: Residency, new: New, num_runs: int) -> None:
@@ -73,7 +72,7 @@ def test_twenty_runs_with_room_for_three_train_as_with_room_for_all(
     tiny_qwen3: BaseModel, new: New, batch: Batch, one_run: int, tmp_path: Path, num_in_host: int
 ) -> None:
     def play(room: int, host: int, folder: str) -> list[object]:
-        residency = Residency(CPU, tmp_path / folder, resident_bytes=room, host_bytes=host)
+        residency = Residency(tiny_qwen3, tmp_path / folder, resident_bytes=room, host_bytes=host)
         seen: list[object] = []
         fill(residency, new, NUM_RUNS)
         order = torch.Generator().manual_seed(0)
@@ -100,9 +99,9 @@ def test_twenty_runs_with_room_for_three_train_as_with_room_for_all(
 
 @pytest.mark.parametrize("host_bytes", [0, 10**9])
 def test_a_run_comes_back_as_it_left_to_the_last_bit(
-    new: New, tmp_path: Path, host_bytes: int
+    tiny_qwen3: BaseModel, new: New, tmp_path: Path, host_bytes: int
 ) -> None:
-    residency = Residency(CPU, tmp_path / "aside", resident_bytes=1, host_bytes=host_bytes)
+    residency = Residency(tiny_qwen3, tmp_path / "aside", resident_bytes=1, host_bytes=host_bytes)
     odd, plain = new(0), new(1)
     odd.gradient_P = torch.full((odd.layout.size,), -0.0)
     odd.gradient_P[1] = 1e-45  # the least there is
@@ -125,7 +124,7 @@ def test_a_run_comes_back_to_its_gpu_bit_for_bit(
     model_dir: Callable[[str], Path], tmp_path: Path, host_bytes: int
 ) -> None:
     base = BaseModel.load(model_dir("qwen3"), "cuda", torch.float32)
-    residency = Residency(base.device, tmp_path / "aside", resident_bytes=1, host_bytes=host_bytes)
+    residency = Residency(base, tmp_path / "aside", resident_bytes=1, host_bytes=host_bytes)
     first, second = (
         TrainingState(AdapterState.create(base, replace(LORA, seed=seed))) for seed in (0, 1)
     )
@@ -161,8 +160,10 @@ def test_a_run_in_the_middle_of_an_op_stays(residency: Residency, new: New) -> N
     assert all(residency.take(run_id) is held[run_id] for run_id in ("run-1", "run-3"))
 
 
-def test_a_run_larger_than_the_budget_gets_the_device_to_itself(new: New, tmp_path: Path) -> None:
-    residency = Residency(CPU, tmp_path / "aside", resident_bytes=1, host_bytes=0)
+def test_a_run_larger_than_the_budget_gets_the_device_to_itself(
+    tiny_qwen3: BaseModel, new: New, tmp_path: Path
+) -> None:
+    residency = Residency(tiny_qwen3, tmp_path / "aside", resident_bytes=1, host_bytes=0)
     fill(residency, new, 2)
     state = residency.take("run-0")
     assert residency.resident_bytes == sum(vector.nbytes for vector in state.vectors.values())
@@ -194,6 +195,7 @@ def test_a_damaged_file_costs_its_run_and_no_other(
 
 @pytest.mark.parametrize("num_in_host", [0, 1])
 def test_a_full_disk_fails_who_needs_room_and_loses_nothing(
+    tiny_qwen3: BaseModel,
     new: New,
     one_run: int,
     tmp_path: Path,
@@ -201,7 +203,7 @@ def test_a_full_disk_fails_who_needs_room_and_loses_nothing(
     num_in_host: int,
 ) -> None:
     residency = Residency(
-        CPU,
+        tiny_qwen3,
         tmp_path / "aside",
         resident_bytes=3 * one_run,
         host_bytes=num_in_host * one_run,
@@ -254,9 +256,11 @@ def test_a_replacement_does_not_leave_the_old_file(
     assert [file.name[:5] for file in (tmp_path / "aside").iterdir()] == ["run-1"]
 
 
-def test_room_is_as_set_or_else_a_share_of_what_is_free(tmp_path: Path, new: New) -> None:
+def test_room_is_as_set_or_else_a_share_of_what_is_free(
+    tiny_qwen3: BaseModel, tmp_path: Path, new: New
+) -> None:
     size = new(0).layout.size
-    planned = Residency.planned(CPU, tmp_path / "a", EngineSettings())
+    planned = Residency.planned(tiny_qwen3, tmp_path / "a", EngineSettings())
     fill(planned, new, 3)
     assert not (tmp_path / "a").exists()
     with pytest.raises(MemoryError):  # a share and not all: this run is not even begun
@@ -266,6 +270,6 @@ def test_room_is_as_set_or_else_a_share_of_what_is_free(tmp_path: Path, new: New
 
         planned.add("huge", 10**15, too_much)
     assert len(list((tmp_path / "a").iterdir())) == 3
-    as_set = Residency.planned(CPU, tmp_path / "b", EngineSettings(resident_bytes=16 * size))
+    as_set = Residency.planned(tiny_qwen3, tmp_path / "b", EngineSettings(resident_bytes=16 * size))
     fill(as_set, new, 2)
     assert len(list((tmp_path / "b").iterdir())) == 1
