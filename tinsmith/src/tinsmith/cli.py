@@ -113,24 +113,51 @@ def engine(spec: str) -> None:
 
 @main.command()
 @home_option
+@click.option(
+    "--quantize",
+    type=click.Choice(QUANTIZATIONS),
+    help="Also load a base model with and without it, and compare their loss on a short text.",
+)
+@click.option(
+    "--model", metavar="ID_OR_DIR", help="The model for --quantize. Default: the built-in one."
+)
 @config_option
 @click.option("--json", "as_json", is_flag=True, help="One JSON document.")
-def doctor(home: Path | None, config_file: Path | None, as_json: bool) -> None:
+def doctor(
+    home: Path | None,
+    quantize: str | None,
+    model: str | None,
+    config_file: Path | None,
+    as_json: bool,
+) -> None:
     """What this machine offers, and what would be in the way."""
-    from tinsmith.doctor import examine
+    from tinsmith.base_models import BUILTIN_NAME
+    from tinsmith.doctor import examine, measure_quantization
 
+    if model and not quantize:
+        raise click.UsageError("--model is what --quantize is measured on; give that too")
     config = Config.load(config_file)
-    facts = examine(replace(config, home=home or config.home))
+    config = replace(config, home=home or config.home)
+    facts = examine(config)
+    if quantize:
+        config = replace(config, engine=replace(config.engine, quantize=quantize))
+        facts["quantization"] = measure_quantization(config, model or BUILTIN_NAME)
     if as_json:
         click.echo(json.dumps(facts, indent=2))
     else:
         for name, value in facts.items():
-            if name not in ("problems", "packages", "device_facts", "product_gflops"):
+            if name != "problems" and not isinstance(value, dict):
                 click.echo(f"{name.replace('_', ' '):20}{value}")
         for name, gflops in facts["product_gflops"].items():
             click.echo(f"{f'product {name}':20}{gflops:,.0f} GFLOP/s")
         for name, value in {**facts["device_facts"], **facts["packages"]}.items():
             click.echo(f"{name:20}{value}")
+        if quantize:
+            found = facts["quantization"]
+            click.echo(
+                f"{found['model']} in {quantize}: loss {found['quantized_loss']:.4f} instead of "
+                f"{found['loss']:.4f} on {found['num_tokens']} tokens ({found['gap']:+.4f})"
+            )
         for problem in facts["problems"]:
             click.echo(f"problem: {problem}")
     sys.exit(1 if facts["problems"] else 0)

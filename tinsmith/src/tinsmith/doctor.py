@@ -9,7 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from tinsmith.base_models import BUILTIN_DIRECTORY, BUILTIN_NAME
+from tinsmith.base_models import BUILTIN_DIRECTORY, BUILTIN_NAME, resolve
 from tinsmith.config import Config
 
 PACKAGES = ("tinsmith", "torch", "transformers", "safetensors", "starlette", "sqlalchemy")
@@ -49,6 +49,30 @@ def examine(config: Config) -> dict[str, Any]:
     }
     facts["problems"] = _problems(facts)
     return facts
+
+
+def measure_quantization(config: Config, model: str) -> dict[str, Any]:
+    """What config.engine.quantize costs a model, as loss on a short text; loads it twice.
+
+    Raises:
+        InvalidInputError: no such model, one without a tokenizer, or it can't be quantised here.
+    """
+    from tinsmith.engine.devices import choose_device, choose_dtype
+    from tinsmith.engine.loss_gap import measure_loss_gap
+    from tinsmith.engine.model_files import count_parameters
+
+    served = resolve(model)
+    device = choose_device(config.engine.device)
+    dtype = choose_dtype(config.engine.dtype, device, count_parameters(served.directory))
+    found = measure_loss_gap(served.directory, device, dtype.dtype, config.engine.quantize)
+    return {
+        "model": served.name,
+        "quantize": config.engine.quantize,
+        "num_tokens": found.num_tokens,
+        "loss": found.loss,
+        "quantized_loss": found.quantized_loss,
+        "gap": found.gap,
+    }
 
 
 def _problems(facts: dict[str, Any]) -> list[str]:

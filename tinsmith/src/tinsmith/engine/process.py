@@ -19,6 +19,7 @@ from tinsmith.domain.records import ServedModel
 from tinsmith.engine.aside_files import file_name
 from tinsmith.engine.base_model import BaseModel
 from tinsmith.engine.devices import SMALL_MODEL_PARAMETERS, choose_device, choose_dtype
+from tinsmith.engine.heap import trim_heap
 from tinsmith.engine.loop import EngineLoop
 from tinsmith.engine.model_files import count_parameters
 from tinsmith.engine.residency import Residency
@@ -39,10 +40,13 @@ def run_engine(served: ServedModel, home: Path, settings: dict[str, Any]) -> int
         device = choose_device(options.device)
         num_parameters = count_parameters(served.directory)
         dtype = choose_dtype(options.dtype, device, num_parameters)
-        base_model = BaseModel.load(served.directory, device, dtype.dtype)
+        base_model = BaseModel.load(
+            served.directory, device, dtype.dtype, quantize=options.quantize
+        )
     except (TinsmithError, OSError, ValueError, RuntimeError) as error:
         event("engine_cannot_start", base_model=served.name, why=f"{type(error).__name__}: {error}")
         return 1
+    trim_heap()
     torch.set_num_threads(options.num_threads or _num_threads(num_parameters))
     ledger = Ledger.open(home / "ledger.db")
     bell = Bell.connect(int(port), key)
@@ -64,6 +68,7 @@ def run_engine(served: ServedModel, home: Path, settings: dict[str, Any]) -> int
         facts={
             "device": str(base_model.device),
             "dtype": dtype.name,
+            "quantize": options.quantize or "no",
             "load_s": round(time.monotonic() - started, 2),
         },
     )

@@ -7,6 +7,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from tinsmith.domain.errors import InvalidInputError
+from tinsmith.engine.heap import trim_heap
 from tinsmith.engine.target_modules import Part, find_targets
 from tinsmith.nn.quantized import QuantizedLinear
 
@@ -60,6 +61,7 @@ def quantize_linears(
         bias_O = None if linear.bias is None else linear.bias.to(device)
         quantized = QuantizedLinear(linear.weight.to(device), bias_O, BITS[quantize], dtype)
         model.set_submodule(target.path, quantized)
+        trim_heap()
     for parameter in model.parameters():
         # What was loaded in another dtype than the files' has its reason.
         wanted = dtype if parameter.dtype == stored else parameter.dtype
