@@ -1,14 +1,14 @@
 """How cost grows: ten times the data, ten times the runs, sequences of 256 to 8,192 tokens.
 
-`limit` is what the first figure of its kind predicts by the count of operations (attention is
-quadratic) or, for memory, by a straight line through the two figures before; `share_of_limit`
-above 1 is slower, or more, than that.
+`limit` is what the small case, measured in turn with the large one, predicts by the count of
+operations (attention is quadratic) or, for memory, what a straight line through the two figures
+before predicts; `share_of_limit` above 1 is slower, or more, than that. Times are the best of the
+steps, which neighbours disturb least.
 """
 
 from __future__ import annotations
 
 import argparse
-import statistics
 import tempfile
 import time
 from collections.abc import Iterator
@@ -17,15 +17,20 @@ from pathlib import Path
 from typing import Any
 
 import precision
+from live_engine import LiveEngine
 from mail_batches import Task, to_op
 from operations import of_batch
+from our_engine import adam
 from rows import row, run, say
 from shapes import SHAPES, write_model
 from sides import Side, Spec, in_turn
+from tinsmith.config import Engine as EngineSettings
 
 TIMES = 10
 REGISTERED = 4
-"""Idle runs, and then ten times as many."""
+"""Runs of an engine, and then ten times as many."""
+STATE_BYTES_PER_PARAMETER = 16
+"""Weight, gradient and two moments in fp32."""
 
 
 def options(parser: argparse.ArgumentParser) -> None:
@@ -39,7 +44,7 @@ def measure(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     say(f"{dtype}: {why}")
     name = options.shape or ("small" if options.quick else "qwen3-266m")
     steps = options.steps or (2 if options.quick else 3)
-    lengths = [256, 512, 1024, 2048] if options.quick else [256, 512, 1024, 2048, 4096, 8192]
+    lengths = [256, 512, 1024] if options.quick else [256, 512, 1024, 2048, 4096, 8192]
     shape = SHAPES[name]
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
@@ -59,87 +64,108 @@ def measure(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
 
 
 def more_data(where: str, spec: Spec, steps: int) -> Iterator[dict[str, Any]]:
-    # A mail no longer than its neighbours, so that the count of both differs by ten alone.
+    # Mails of one length, so that the counts of operations differ by ten exactly.
     few = replace(spec.task, shortest=240, longest=240)
     many = replace(few, batch_size=TIMES * few.batch_size)
-    seconds, operations = [], []
-    for task in (few, many):
-        with Side(f"{task.batch_size} mails", replace(spec, task=task)) as side:
-            in_turn([side], 1 + steps)
-        seconds.append(typical_seconds(side))
-        operations.append(operations_of(side))
+    with (
+        Side(f"{few.batch_size} mails", replace(spec, task=few)) as small,
+        Side(f"{many.batch_size} mails", replace(spec, task=many)) as large,
+    ):
+        in_turn([small, large], 1 + steps)
     yield row(
         f"{where}, {TIMES} x the mails in an op",
-        ours=seconds[1],
+        ours=best_seconds(large),
         unit="s",
-        limit=seconds[0] * operations[1] / operations[0],
+        limit=predicted_seconds(small, large),
     )
 
 
 def more_runs(where: str, spec: Spec, home: Path, steps: int) -> Iterator[dict[str, Any]]:
-    from live_engine import LiveEngine
-    from our_engine import adam
-    from tinsmith.config import Engine as EngineSettings
-
-    optim_step = adam(spec.learning_rate)
-    op = to_op(spec.task.batches()[0])
-    medians, peaks = [], []
-    for registered in (REGISTERED, TIMES * REGISTERED):
-        settings = EngineSettings(device=spec.device, dtype=spec.dtype)
-        with LiveEngine(home / str(registered), spec.directory, settings) as engine:
-            runs = [engine.create_run(spec.rank, seed) for seed in range(registered)]
-            for run_id in runs:  # each has moments now, as a run has that somebody works on
-                engine.wait([engine.submit(run_id, op), engine.submit(run_id, optim_step)])
-            times = []
-            for _ in range(2 + 2 * steps):
-                started = time.perf_counter()
-                engine.wait([engine.submit(runs[0], op), engine.submit(runs[0], optim_step)])
-                times.append(time.perf_counter() - started)
-            medians.append(statistics.median(times))
-            peaks.append(engine.peak_bytes())
-            say(f"  {registered} runs: {medians[-1]:.3f} s a step, {peaks[-1] / 1e9:.2f} GB")
+    few, many = REGISTERED, TIMES * REGISTERED
+    with Crowd(spec, home / "few", few) as small, Crowd(spec, home / "many", many) as large:
+        for _ in range(2 + 2 * steps):
+            small.step()
+            large.step()
+        peaks = [crowd.engine.peak_bytes() for crowd in (small, large)]
     yield row(
-        f"{where}, a step beside {TIMES * REGISTERED - 1} idle runs",
-        ours=medians[1],
+        f"{where}, a step beside {many - 1} idle runs, not {few - 1}",
+        ours=min(large.seconds),
         unit="s",
-        limit=medians[0],
+        limit=min(small.seconds),
     )
+    added = (many - few) * STATE_BYTES_PER_PARAMETER * spec.shape.adapter_parameters(spec.rank)
     yield row(
-        f"{where}, memory with {TIMES * REGISTERED} runs",
+        f"{where}, memory with {many} runs",
         ours=peaks[1] / 1e9,
         unit="GB",
-        limit=(peaks[0] + (TIMES - 1) * REGISTERED * 16 * spec.shape.adapter_parameters(spec.rank))
-        / 1e9,
+        limit=(peaks[0] + added) / 1e9,
     )
+
+
+class Crowd:
+    """An engine with so many runs that have been trained, of which one is at work."""
+
+    def __init__(self, spec: Spec, home: Path, registered: int) -> None:
+        settings = EngineSettings(device=spec.device, dtype=spec.dtype)
+        self.seconds: list[float] = []
+        self._work = [to_op(spec.task.batches()[0]), adam(spec.learning_rate)]
+        self.engine = LiveEngine(home, spec.directory, settings)
+        self._runs = [self.engine.create_run(spec.rank, seed) for seed in range(registered)]
+        for run_id in self._runs:  # each has moments now, as a run has that somebody works on
+            self._step(run_id)
+
+    def step(self) -> None:
+        started = time.perf_counter()
+        self._step(self._runs[0])
+        self.seconds.append(time.perf_counter() - started)
+        say(f"  a step beside {len(self._runs) - 1} idle runs: {self.seconds[-1]:.3f} s")
+
+    def _step(self, run_id: str) -> None:
+        self.engine.wait([self.engine.submit(run_id, op) for op in self._work])
+
+    def __enter__(self) -> Crowd:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.engine.__exit__()
 
 
 def longer_sequences(
     where: str, spec: Spec, lengths: list[int], steps: int
 ) -> Iterator[dict[str, Any]]:
     """Time at the same number of tokens in the same micro-batch, memory of a single sequence."""
-    longest = lengths[-1]
-    first: Side | None = None
-    peaks: list[float] = []
+    shortest, longest = lengths[0], lengths[-1]
     settings = {**spec.settings, "token_budget": longest}
-    for length in lengths:
-        alone = Task(
-            spec.shape.vocab, 1, 1, shortest=length, longest=length, num_shared=0, num_weighted=60
+
+    def side(length: int, count: int) -> Side:
+        weighted = 60 * length // longest if count > 1 else 60
+        task = Task(
+            spec.shape.vocab,
+            num_batches=1,
+            batch_size=count,
+            shortest=length,
+            longest=length,
+            num_shared=0,
+            num_weighted=max(1, weighted),
         )
-        together = replace(alone, batch_size=longest // length, num_weighted=60 * length // longest)
-        with Side(f"{length} tokens alone", replace(spec, task=alone, settings=settings)) as side:
-            in_turn([side], 2)
-        peaks.append(side.peak_bytes)
-        with Side(
-            f"{longest} tokens in sequences of {length}",
-            replace(spec, task=together, settings=settings),
-        ) as side:
-            in_turn([side], 1 + steps)
-        first = first or side
+        return Side(f"{count} x {length} tokens", replace(spec, task=task, settings=settings))
+
+    peaks: list[float] = []
+    for length in lengths:
+        with side(length, 1) as alone:
+            in_turn([alone], 2)
+        peaks.append(alone.peak_bytes)
+    for length in lengths[1:]:
+        with (
+            side(shortest, longest // shortest) as small,
+            side(length, longest // length) as large,
+        ):
+            in_turn([small, large], 1 + steps)
         yield row(
             f"{where}, {longest} tokens in sequences of {length}",
-            ours=typical_seconds(side),
+            ours=best_seconds(large),
             unit="s",
-            limit=typical_seconds(first) * operations_of(side) / operations_of(first),
+            limit=predicted_seconds(small, large),
         )
     for index, length in enumerate(lengths):
         line = None
@@ -156,8 +182,13 @@ def longer_sequences(
         )
 
 
-def typical_seconds(side: Side) -> float:
-    return statistics.median(step["seconds"] for step in side.steps[1:])
+def best_seconds(side: Side) -> float:
+    return min(step["seconds"] for step in side.steps[1:])
+
+
+def predicted_seconds(small: Side, large: Side) -> float:
+    """Of the large one, were it as fast an operation as the small one."""
+    return best_seconds(small) * operations_of(large) / operations_of(small)
 
 
 def operations_of(side: Side) -> float:

@@ -5,8 +5,10 @@ Token ids are random: what a step costs depends on lengths and weights alone.
 
 from __future__ import annotations
 
+import json
 import random
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -52,8 +54,13 @@ class Task:
     num_shared: int = 96
     num_weighted: int = 60
     seed: int = 0
+    data: str | None = None
+    """A JSON file of batches to take instead: lists of [tokens, number of weighted ones]."""
 
     def batches(self) -> list[Batch]:
+        if self.data is not None:
+            given = json.loads(Path(self.data).read_text())
+            return [[Example(tuple(ids), count, 0) for ids, count in batch] for batch in given]
         draw = random.Random(self.seed)
 
         def ids(count: int) -> tuple[int, ...]:

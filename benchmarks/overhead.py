@@ -15,10 +15,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
+import numpy as np
 from mail_batches import Batch, Task, to_op, to_sdk
 from rows import row, run, say
 from server import KEY, Server
 from shapes import SHAPES, write_model
+from tinsmith.api.wire import tinsmith_wire_pb2 as pb
 
 MODEL = "benchmark/negligible"
 RANK = 4
@@ -34,9 +37,7 @@ def options(parser: argparse.ArgumentParser) -> None:
 def measure(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     count = WARM_UP + (options.ops or (50 if options.quick else 300))
     shape = SHAPES["negligible"]
-    (batch,) = Task(
-        shape.vocab, 1, shortest=24, longest=32, num_shared=8, num_weighted=8
-    ).batches()
+    (batch,) = Task(shape.vocab, 1, shortest=24, longest=32, num_shared=8, num_weighted=8).batches()
     with tempfile.TemporaryDirectory() as folder:
         directory = write_model(shape, Path(folder), "float32")
         calls = {"direct": direct_calls(directory, batch)}
@@ -119,45 +120,52 @@ def sdk_calls(client: Any, batch: Batch) -> Calls:
 
 def http_calls(url: str, batch: Batch) -> Calls:
     """As a client in any language would: submit, then wait for the future, on one connection."""
-    import httpx
-
     http = httpx.Client(base_url=f"{url}/api/v1", headers={"X-API-Key": KEY}, timeout=60.0)
 
-    def post(call: str, body: dict[str, Any]) -> dict[str, Any]:
-        response = http.post(f"/{call}", json=body)
+    def send(call: str, **body: Any) -> httpx.Response:
+        response = http.post(f"/{call}", **body)
         if response.status_code != 200:
             raise SystemExit(f"{call} answered {response.status_code}: {response.text[:300]}")
-        return response.json()
+        return response
 
-    def settled(call: str, body: dict[str, Any]) -> dict[str, Any]:
-        return post("retrieve_future", post(call, body))
+    def post(call: str, **body: Any) -> dict[str, Any]:
+        return send(call, **body).json()
 
-    session_id = post("create_session", {"tags": []})["session_id"]
+    def answered(call: str, **body: Any) -> httpx.Response:
+        response = send("retrieve_future", json=post(call, **body))
+        if response.headers["content-type"] == "application/json" and "error" in response.json():
+            raise SystemExit(f"{call} failed: {response.text[:300]}")
+        return response
+
+    session_id = post("create_session", json={"tags": []})["session_id"]
     lora = {"rank": RANK, "train_unembed": False}
     created = {"session_id": session_id, "model_seq_id": 0, "base_model": MODEL}
-    run_id = settled("create_model", {**created, "lora_config": lora})["model_id"]
-    numbers = iter(range(1, 10**9))
+    run_id = answered("create_model", json={**created, "lora_config": lora}).json()["model_id"]
+    message, numbers = forward_backward_message(run_id, batch), iter(range(1, 10**9))
 
     def forward_backward() -> None:
-        settled(
-            "forward_backward",
-            {
-                "model_id": run_id,
-                "seq_id": next(numbers),
-                "forward_backward_input": {
-                    "data": [datum.model_dump(mode="json") for datum in to_sdk(batch)],
-                    "loss_fn": "cross_entropy",
-                },
-            },
-        )
+        message.seq_id = next(numbers)
+        answered("forward_backward", content=message.SerializeToString())
 
     def optim_step() -> None:
         adam = {"learning_rate": LEARNING_RATE}
-        settled(
-            "optim_step", {"model_id": run_id, "seq_id": next(numbers), "adam_params": adam}
-        )
+        body = {"model_id": run_id, "seq_id": next(numbers), "adam_params": adam}
+        answered("optim_step", json=body)
 
     return {"forward_backward": forward_backward, "optim_step": optim_step}
+
+
+def forward_backward_message(run_id: str, batch: Batch) -> pb.ForwardBackwardRequest:
+    message = pb.ForwardBackwardRequest(model_id=run_id, loss_fn="cross_entropy")
+    for given in to_op(batch).data:
+        datum = message.data.add()
+        datum.model_input.add().encoded_text.tokens = given.tokens.astype("<i4").tobytes()
+        for name, array in given.loss_fn_inputs.items():
+            tensor = datum.loss_fn_inputs[name]
+            tensor.dense = array.tobytes()
+            tensor.dtype = pb.DTYPE_INT64 if array.dtype == np.int64 else pb.DTYPE_FLOAT32
+            tensor.shape.append(len(array))
+    return message
 
 
 if __name__ == "__main__":

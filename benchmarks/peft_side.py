@@ -1,4 +1,7 @@
-"""transformers + PEFT in a plain loop over right-padded batches: what a person writes first."""
+"""transformers + PEFT in a plain loop over right-padded batches: what a person writes first.
+
+Settings: `learning_rates`, one for each step in turn, instead of the spec's one.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +51,10 @@ def run(spec: Spec, turns: Iterator[None], tell: Callable[[dict[str, float]], No
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=spec.learning_rate, weight_decay=0.0, fused=True)
     batches = [(num_tokens(batch), padded(batch, spec.device)) for batch in spec.task.batches()]
-    for (tokens, inputs), _ in zip(cycle(batches), turns, strict=False):
+    rates = cycle(spec.settings.get("learning_rates", [spec.learning_rate]))
+    for (tokens, inputs), rate, _ in zip(cycle(batches), rates, turns, strict=False):
+        for group in optimizer.param_groups:
+            group["lr"] = rate
         started = time.perf_counter()
         loss = model(**inputs, use_cache=False).loss
         loss.backward()

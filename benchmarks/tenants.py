@@ -24,7 +24,6 @@ from rows import row, run, say
 from shapes import SHAPES, write_model
 from sides import Side, Spec
 
-TENANTS = 8
 RANK = 32
 STATE_BYTES_PER_PARAMETER = 16
 """Weight, gradient and two moments in fp32."""
@@ -34,6 +33,7 @@ MARGIN = 1.15
 def options(parser: argparse.ArgumentParser) -> None:
     precision.add_options(parser)
     parser.add_argument("--shape", choices=[*SHAPES], help="random weights of this")
+    parser.add_argument("--tenants", type=int, help="how many; 8 unless --quick")
     parser.add_argument("--steps", type=int, help="of each tenant in a round")
     parser.add_argument("--rounds", type=int, help="both ways in turn, so many times")
 
@@ -45,7 +45,8 @@ def measure(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     say(f"{dtype}: {why}")
     name = options.shape or ("small" if options.quick else "qwen3-266m")
     steps = options.steps or 2
-    rounds = options.rounds or (2 if options.quick else 3)
+    rounds = options.rounds or (1 if options.quick else 3)
+    tenants = options.tenants or (3 if options.quick else 8)
     shape = SHAPES[name]
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
@@ -57,20 +58,20 @@ def measure(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
             dtype=dtype,
             device=options.device,
             rank=RANK,
-            threads=max(1, (os.cpu_count() or 1) // TENANTS),
+            threads=max(1, (os.cpu_count() or 1) // tenants),
             settings={},
         )
         settings = EngineSettings(device=options.device, dtype=dtype)
-        at_once, in_turn, peak = ours(spec, folder / "eight", settings, steps, rounds)
-        _, _, peak_of_one = ours(spec, folder / "one", settings, steps, 1, tenants=1)
-        peft, peft_bytes, num_at_once = peft_processes(spec, steps)
-    limit = peak_of_one + (TENANTS - 1) * STATE_BYTES_PER_PARAMETER * shape.adapter_parameters(RANK)
-    where = f"{name} {dtype}, {TENANTS} tenants at once"
+        at_once, in_turn, peak = ours(spec, folder / "all", settings, steps, rounds, tenants)
+        _, _, peak_of_one = ours(spec, folder / "one", settings, steps, 1, 1)
+        peft, peft_bytes, num_at_once = peft_processes(spec, steps, tenants)
+    limit = peak_of_one + (tenants - 1) * STATE_BYTES_PER_PARAMETER * shape.adapter_parameters(RANK)
+    where = f"{name} {dtype}, {tenants} tenants at once"
     yield row(
         f"{where}, beside one after another", ours=at_once, theirs=in_turn, unit="real tokens/s"
     )
     yield row(
-        f"{where}, beside {TENANTS} PEFT processes",
+        f"{where}, beside {tenants} PEFT processes",
         ours=at_once,
         theirs=peft,
         unit="real tokens/s",
@@ -87,7 +88,7 @@ def measure(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
 
 
 def ours(
-    spec: Spec, home: Path, settings: Any, steps: int, rounds: int, tenants: int = TENANTS
+    spec: Spec, home: Path, settings: Any, steps: int, rounds: int, tenants: int
 ) -> tuple[float, float, int]:
     """Real tokens/s at once and one after another, each the median of the rounds, and the peak."""
     from live_engine import LiveEngine
@@ -122,18 +123,18 @@ def ours(
         return statistics.median(at_once), statistics.median(in_turn), engine.peak_bytes()
 
 
-def peft_processes(spec: Spec, steps: int) -> tuple[float, float, int]:
-    """Real tokens/s of eight PEFT processes together, the sum of their peaks of memory, and how
+def peft_processes(spec: Spec, steps: int, tenants: int) -> tuple[float, float, int]:
+    """Real tokens/s of so many PEFT processes together, the sum of their peaks of memory, and how
     many ran at a time: as many as memory has room for."""
     with Side("PEFT process", spec) as first:
         first.step()
         room = int(0.8 * available_bytes() / first.peak_bytes)
-    num_at_once = max(1, min(TENANTS, room))
-    if num_at_once < TENANTS:
-        say(f"  memory has room for {num_at_once} of {TENANTS} PEFT processes at a time")
+    num_at_once = max(1, min(tenants, room))
+    if num_at_once < tenants:
+        say(f"  memory has room for {num_at_once} of {tenants} PEFT processes at a time")
     tokens = seconds = peaks = 0.0
-    for start in range(0, TENANTS, num_at_once):
-        seeds = range(start, min(start + num_at_once, TENANTS))
+    for start in range(0, tenants, num_at_once):
+        seeds = range(start, min(start + num_at_once, tenants))
         sides = [
             Side(f"PEFT {seed}", replace(spec, task=replace(spec.task, seed=seed)))
             for seed in seeds
@@ -156,7 +157,7 @@ def peft_processes(spec: Spec, steps: int) -> tuple[float, float, int]:
         finally:
             for side in sides:
                 side.close()
-    say(f"  {TENANTS} PEFT processes: {tokens / seconds:.0f}")
+    say(f"  {tenants} PEFT processes: {tokens / seconds:.0f}")
     return tokens / seconds, peaks, num_at_once
 
 
