@@ -54,7 +54,8 @@ def test_a_group_over_its_limit_leaves_nothing(tmp_path: Path) -> None:
     assert free_host_bytes(tmp_path) == 0
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
 def test_a_gpu_has_memory_of_its_own() -> None:
     device = torch.device("cuda")
     assert 0 < free_bytes(device) <= torch.cuda.get_device_properties(device).total_memory

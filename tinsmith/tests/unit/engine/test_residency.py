@@ -118,7 +118,8 @@ def test_a_run_comes_back_as_it_left_to_the_last_bit(
     assert pair[0].requires_grad and pair[0].data_ptr() == again.adapter.weights_P.data_ptr()
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
 @pytest.mark.parametrize("host_bytes", [0, 10**9])
 def test_a_run_comes_back_to_its_gpu_bit_for_bit(
     model_dir: Callable[[str], Path], tmp_path: Path, host_bytes: int

@@ -94,6 +94,18 @@ def test_blocks_leave_no_seam() -> None:
     torch.testing.assert_close(weights, parameter.detach(), rtol=1e-6, atol=1e-7)
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
+def test_a_gpu_takes_the_same_steps() -> None:
+    weights, gradients = start_and_gradients()
+    weights, m, v = weights.cuda(), torch.zeros(P).cuda(), torch.zeros(P).cuda()
+    for step, gradient in enumerate(gradients, start=1):
+        on_gpu = gradient.cuda()
+        clip_(on_gpu, 0.5)
+        assert adamw_(weights, m, v, on_gpu, step, HYPER)
+    torch.testing.assert_close(weights.cpu(), ours(0.5), rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="no account of peak memory")
 def test_a_step_needs_less_than_one_vector_more() -> None:
     size = 6 * BLOCK
