@@ -62,7 +62,6 @@ def script(tenant: int, run_id: str) -> list[Op]:
     ops: list[Op] = []
     for seed in range(tenant * 10, tenant * 10 + 3):
         ops += [wide_batch(seed), batch(seed), step(0.01 * (tenant + 1))]
-    # The window that stays open is part of no checkpoint, but it has to be kept until the step.
     return [*ops, SaveState(CheckpointAddress(run_id, CheckpointKind.TRAINING, "end"))]
 
 

@@ -108,8 +108,8 @@ class Residency:
         """Make room for a run, make it, and take it in; it replaces an earlier state of the run.
 
         Raises:
-            StorageError, NoRoomYetError: there is no room, as for `take`; nothing has changed.
-            whatever `make` raises: likewise.
+            NoRoomYetError, StorageError: as `take`. After these, and after what `make` raises, the
+                run is as it was before.
         """
         self._make_room(num_parameters, run_id)
         state = make()
