@@ -46,8 +46,16 @@ class Engine:
     quantize: str = ""
     """8bit or 4bit keep the base model's linear layers in so many bits, which needs the extra
     tinsmith[quantized]. Empty: not at all."""
-    micro_batch_tokens: int = 8192
-    """Tokens that go through the model at once in training."""
+    micro_batch_tokens: int = 0
+    """Tokens that go through the model at once in training. 0: planned from what is free when the
+    engine starts, at most 4096 on a CPU and 16384 on a GPU."""
+    activation_bytes: int = 0
+    """Memory that a micro-batch's activations may take: beyond it they are computed again instead
+    of kept, and a sequence that does not fit even so is refused. 0: what is free at that moment."""
+    zero_weight_logprobs: bool = True
+    """Whether forward_backward answers log p also of targets whose weight is 0, as the hosted
+    service does. Without, they read 0.0 and training is faster: only weighted positions then pay
+    for the output layer. forward always answers all."""
     prefill_tokens: int = 8192
     """Prompt tokens that go through the model at once in sampling."""
     max_active_sequences: int = 256
@@ -72,6 +80,10 @@ class Engine:
                     f"setting engine.{name} is {value!r}; allowed are "
                     + ", ".join(choice or "nothing" for choice in allowed)
                 )
+        for field_ in fields(self):
+            value = getattr(self, field_.name)
+            if isinstance(value, int) and value < 0:
+                raise InvalidInputError(f"setting engine.{field_.name} is {value}; the least is 0")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -58,14 +58,13 @@ class RunExecutor:
         ledger: Ledger,
         store: CheckpointStore,
         residency: Residency,
-        *,
-        micro_batch_tokens: int,
+        settings: TrainingSettings,
     ) -> None:
         self._served = served
         self._base_model = base_model
         self._ledger = ledger
         self._store = store
-        self._settings = TrainingSettings(token_budget=micro_batch_tokens)
+        self._settings = settings
         self._residency = residency
         self._passes: dict[str, MicroBatchPass] = {}
 

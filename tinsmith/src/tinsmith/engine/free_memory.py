@@ -11,7 +11,8 @@ import torch
 def free_bytes(device: torch.device) -> int:
     """Free memory of the device; of the host where the two are one."""
     if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
+        cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + cached
     return free_host_bytes()
 
 

@@ -16,12 +16,14 @@ from tinsmith.domain.errors import ServiceError, StorageError, UserError
 from tinsmith.domain.ops import Sample
 from tinsmith.domain.outcomes import Failed, FailureCategory
 from tinsmith.domain.records import ServedModel
+from tinsmith.engine.activation_memory import room_on
 from tinsmith.engine.base_model import BaseModel
 from tinsmith.engine.execution import Executed, RunExecutor
 from tinsmith.engine.frozen_adapters import FrozenAdapters
-from tinsmith.engine.residency import Residency
+from tinsmith.engine.residency import SHARE_OF_FREE, Residency
 from tinsmith.engine.sample_request import DecodeText
 from tinsmith.engine.sampler import Sampler
+from tinsmith.engine.trainer import TrainingSettings
 from tinsmith.ledger.bell import Bell
 from tinsmith.ledger.ledger import Ledger, OpRecord, Settlement
 from tinsmith.scheduler.turns import Backlog, Idle, LastTurns, RunTurn, SampleTurn, next_turn
@@ -62,12 +64,7 @@ class EngineLoop:
         )
         self._frozen = FrozenAdapters(base_model, ledger, store, settings.max_cached_adapters)
         self._executor = RunExecutor(
-            served,
-            base_model,
-            ledger,
-            store,
-            residency,
-            micro_batch_tokens=settings.micro_batch_tokens,
+            served, base_model, ledger, store, residency, planned_training(base_model, settings)
         )
         self._queues: dict[str, deque[OpRecord]] = {}
         self._last_row = 0
@@ -167,6 +164,20 @@ class EngineLoop:
             else:
                 self._bell.ring("settled", request_ids=list(executed))
                 return
+
+
+def planned_training(base: BaseModel, settings: EngineSettings) -> TrainingSettings:
+    """As set, and as memory allows where nothing is set: call it with the base model loaded."""
+    memory, device = base.activation_memory, base.device
+    # What runs may take, they will.
+    room = room_on(device) * (SHARE_OF_FREE - 1) // SHARE_OF_FREE
+    budget = settings.micro_batch_tokens or memory.token_budget(device, room)
+    event("micro_batches", token_budget=budget, bytes_per_token=memory.kept_per_token)
+    return TrainingSettings(
+        token_budget=budget,
+        activation_bytes=settings.activation_bytes or None,
+        zero_weight_logprobs=settings.zero_weight_logprobs,
+    )
 
 
 def _failed(error: Exception, what: str) -> Failed:
