@@ -69,6 +69,22 @@ def test_gradients_are_those_of_a_model_with_the_dequantised_weights(
     assert torch.equal(gradients[0], gradients[1])
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
+@pytest.mark.parametrize("quantize", ["8bit", "4bit"])
+def test_a_gpu_multiplies_with_the_same_weights(
+    quantize: str, model_dir: Callable[[str], Path]
+) -> None:
+    weights = []
+    for device in ("cpu", "cuda"):
+        base = BaseModel.load(model_dir("qwen3"), device, torch.float32, quantize=quantize)
+        module = base.model.get_submodule(base.targets[0].path)
+        assert isinstance(module, AdapterLinear)
+        weights.append(module.frozen_weight().cpu())
+    # Each device's kernel rounds on its own where a weight lies half way between two levels.
+    assert ((weights[0] - weights[1]).abs() > 1e-6).float().mean() < 0.01
+
+
 @pytest.mark.parametrize("name", ["qwen3", "gemma2"])
 def test_no_dequantised_weight_waits_for_backward(
     name: str, model_dir: Callable[[str], Path], batch: Callable[..., ForwardBackward]
@@ -110,7 +126,7 @@ def test_all_but_the_linear_layers_is_in_the_compute_dtype(
             assert base.model.get_buffer(f"model.rotary_emb.{buffer}").dtype == torch.float32
 
 
-def test_tied_embeddings_stay_one_tensor(model_dir: Callable[[str], Path], tmp_path: Path) -> None:
+def test_tied_embeddings_stay_one_tensor(model_dir: Callable[[str], Path]) -> None:
     base = BaseModel.load(model_dir("qwen2_5"), dtype=torch.bfloat16, quantize="4bit")
     head, embedding = base.model.get_output_embeddings(), base.model.get_input_embeddings()
     assert isinstance(head, AdapterLinear)
