@@ -200,7 +200,11 @@ class RunExecutor:
             adapter=state.adapter.to_arrays(),
             adapter_config=self._adapter_config(state),
             optimizer=state.optimizer.to_arrays() if isinstance(op, SaveState) else None,
-            details={"base_model": self._served.name, **_shape(state.layout.lora)},
+            details={
+                "base_model": self._served.name,
+                "base_quantized": self._base_model.quantization or None,
+                **_shape(state.layout.lora),
+            },
             overwrite=True,  # bytes without a catalogue row are left from a crash
         )
         now = datetime.now(UTC)
