@@ -66,6 +66,8 @@ def measure(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
                     ours=full.tokens_per_s(before + WARM_UP),
                     theirs=without.tokens_per_s(WARM_UP),
                     unit="real tokens/s",
+                    median=full.median_tokens_per_s(before + WARM_UP),
+                    median_theirs=without.median_tokens_per_s(WARM_UP),
                     peak_gb=full.peak_bytes / 1e9,
                     peak_gb_without=without.peak_bytes / 1e9,
                 )
