@@ -120,13 +120,10 @@ class _FrozenLogprobs(torch.autograd.Function):
         for hidden_CH, target_C1 in _chunks(output, hidden_NH, target_N1):
             logits_CV = output.logits(hidden_CH)
             slope = output.scaling.slope(logits_CV)
-            # In place, and divided by the sum only after the product: each pass over the chunk
-            # costs as much as thirty tokens' products.
-            logits_CV.sub_(logits_CV.amax(dim=1, keepdim=True))
-            target_logit_C1 = logits_CV.gather(1, target_C1)
-            total_C1 = logits_CV.exp_().sum(dim=1, keepdim=True)
-            logprobs.append(target_logit_C1 - total_C1.log())
-            grad_CV = logits_CV.scatter_add_(1, target_C1, -total_C1)
+            # Divided by the total only after the product: a pass over the chunk less.
+            logprob_C1, exp_CV, total_C1 = _consume(logits_CV, target_C1)
+            logprobs.append(logprob_C1)
+            grad_CV = exp_CV.scatter_add_(1, target_C1, -total_C1)
             if not isinstance(slope, float) or slope != 1.0:
                 grad_CV.mul_(slope)
             pulled_CH = output.pull_back(grad_CV.to(hidden_NH.dtype))
@@ -162,7 +159,7 @@ def _recomputed_logprobs(output: OutputLayer, hidden_NH: Tensor, target_NK: Tens
 
 def _constant_logprobs(output: OutputLayer, hidden_NH: Tensor, target_NK: Tensor) -> Tensor:
     chunks = _chunks(output, hidden_NH, target_NK)
-    parts = [_chunk_logprobs(output, hidden_CH, target_CK) for hidden_CH, target_CK in chunks]
+    parts = [_consume(output.logits(hidden_CH), target_CK)[0] for hidden_CH, target_CK in chunks]
     return torch.cat(parts) if parts else hidden_NH.new_zeros(target_NK.shape).float()
 
 
@@ -189,5 +186,13 @@ def _chunks(output: OutputLayer, hidden_NH: Tensor, target_NK: Tensor) -> Any:
 
 
 def _chunk_logprobs(output: OutputLayer, hidden_CH: Tensor, target_CK: Tensor) -> Tensor:
-    logits_CV = output.logits(hidden_CH)
-    return logits_CV.gather(1, target_CK) - logits_CV.logsumexp(dim=1, keepdim=True)
+    return output.logits(hidden_CH).log_softmax(dim=1).gather(1, target_CK)
+
+
+def _consume(logits_CV: Tensor, target_CK: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """log p of the targets, exp(logit - the largest) and its sum, in the logits' own memory: a
+    pass over a chunk costs as much as the products of thirty tokens."""
+    logits_CV.sub_(logits_CV.amax(dim=1, keepdim=True))
+    target_logit_CK = logits_CV.gather(1, target_CK)
+    total_C1 = logits_CV.exp_().sum(dim=1, keepdim=True)
+    return target_logit_CK - total_C1.log(), logits_CV, total_C1
