@@ -61,7 +61,8 @@ class Engine:
     max_active_sequences: int = 256
     """Sequences decoded together."""
     num_threads: int = 0
-    """CPU threads of the engine. 0: one for small models, as many as there are cores for others."""
+    """CPU threads of the engine. 0: as many as there are cores; for small models at most four in
+    training and one in sampling."""
     max_cached_adapters: int = 32
     """Frozen adapters kept in memory for sampling; least recently used leave."""
     resident_bytes: int = 0

@@ -26,7 +26,7 @@ from tinsmith.domain.ops import (
 from tinsmith.domain.outcomes import Outcome, Succeeded
 from tinsmith.domain.records import Run, Sampler, ServedModel
 from tinsmith.engine.base_model import BaseModel
-from tinsmith.engine.loop import EngineLoop
+from tinsmith.engine.loop import EngineLoop, Threads
 from tinsmith.engine.residency import Residency
 from tinsmith.ledger.bell import Bell, BellListener
 from tinsmith.ledger.ledger import Ledger
@@ -81,6 +81,7 @@ class Engine:
             ledger=self.ledger,
             store=self.store,
             residency=Residency.planned(base_model, home / "aside", settings),
+            threads=Threads(training=1, sampling=1),
             bell=bell,
             settings=settings,
             lease_epoch=self.ledger.acquire_lease(MODEL, "test"),

@@ -6,7 +6,7 @@ Shape suffixes: T packed tokens, N positions, H hidden size, V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,18 @@ from tinsmith.nn.quantized import QuantizedLinear
 _ATTENTION_KINDS = ("full_attention", "sliding_attention")
 _GROWING_ROPE = ("dynamic", "longrope")
 """These change the rotation of every position once any sequence in the pack is long."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Places:
+    """Packed places, each set ascending."""
+
+    differentiable: NDArray[np.int64]
+    constant: NDArray[np.int64]
+    """Hidden states are wanted here too, but no gradient comes back from them."""
+
+    def __len__(self) -> int:
+        return len(self.differentiable) + len(self.constant)
 
 
 class BaseModel:
@@ -131,7 +143,7 @@ class BaseModel:
         segments: Iterable[Segment],
         attend: Prefill | Decode,
         *,
-        asked_M: NDArray[np.int64] | None = None,
+        asked: Places | None = None,
         checkpointing: bool = False,
     ) -> Tensor:
         """Final hidden states of a pack, before the output layer.
@@ -140,27 +152,41 @@ class BaseModel:
             token_T: int64, on the model's device.
             position_T: int64, each token's place in its own sequence.
             segments: which adapter acts on which tokens; none for the plain base model.
-            asked_M: ascending packed places whose hidden states are wanted; None is all.
+            asked: the places whose hidden states are wanted; None is all.
             checkpointing: for backward keep each layer's input only, and compute the rest again.
 
         Returns:
-            [T, H], or [M, H].
+            [T, H], or [M, H]: first the differentiable places, then the constant ones.
         """
         segments = tuple(segments)
-        rows_M = None if asked_M is None else torch.from_numpy(asked_M).to(self.device)
         with self.context.running(segments, attend, checkpointing):
             if self._layers is not None:
-                asked = None
-                if asked_M is not None and rows_M is not None and isinstance(attend, Prefill):
-                    asked = Asked(rows_M, attend.sequences.queries_of(asked_M))
-                return self._layers(token_T, position_T, segments, attend, asked, checkpointing)
+                groups = None
+                if asked is not None:
+                    assert isinstance(attend, Prefill)
+                    groups = self._groups(asked, attend)
+                return self._layers(token_T, position_T, segments, attend, groups, checkpointing)
             output = self._decoder(
                 input_ids=token_T.unsqueeze(0),
                 position_ids=position_T.unsqueeze(0),
                 use_cache=False,
             )
         hidden_TH = output.last_hidden_state[0]
-        return hidden_TH if rows_M is None else hidden_TH.index_select(0, rows_M)
+        if asked is None:
+            return hidden_TH
+        place_M = np.concatenate([asked.differentiable, asked.constant])
+        return hidden_TH.index_select(0, torch.from_numpy(place_M).to(self.device))
+
+    def _groups(self, asked: Places, attend: Prefill) -> list[Asked]:
+        return [
+            Asked(
+                torch.from_numpy(places).to(self.device),
+                attend.sequences.queries_of(places),
+                is_constant,
+            )
+            for places, is_constant in ((asked.differentiable, False), (asked.constant, True))
+            if len(places)
+        ]
 
     def logits(self, hidden_NH: Tensor, segments: Iterable[Segment]) -> Tensor:
         """Final logits [N, V] in fp32. The segments refer to the N rows given here."""

@@ -9,6 +9,9 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
 
 from tinsmith.checkpoints.store import CheckpointStore
 from tinsmith.config import Engine as EngineSettings
@@ -35,6 +38,14 @@ TAKE_IN_BYTES = 64 * 2**20
 STORAGE_PAUSE_S = 2.0
 
 
+@dataclass(frozen=True, slots=True)
+class Threads:
+    """CPU threads of a product. Fixed while an engine runs: sums may depend on them."""
+
+    training: int
+    sampling: int
+
+
 class EngineLoop:
     """One base model, its runs and its samplers."""
 
@@ -46,6 +57,7 @@ class EngineLoop:
         ledger: Ledger,
         store: CheckpointStore,
         residency: Residency,
+        threads: Threads,
         bell: Bell,
         settings: EngineSettings,
         lease_epoch: int,
@@ -55,6 +67,7 @@ class EngineLoop:
         self._served = served
         self._ledger = ledger
         self._bell = bell
+        self._threads = threads
         self._lease_epoch = lease_epoch
         self._sampler = Sampler(
             base_model,
@@ -126,6 +139,7 @@ class EngineLoop:
     def _train(self, run_id: str) -> None:
         queue = self._queues[run_id]
         record = queue[0]
+        torch.set_num_threads(self._threads.training)
         try:
             executed = self._executor.execute(record)
         except Exception as error:
@@ -138,6 +152,7 @@ class EngineLoop:
             del self._queues[run_id]
 
     def _sample(self) -> None:
+        torch.set_num_threads(self._threads.sampling)
         try:
             outcomes = dict(self._sampler.step())
         except Exception as error:

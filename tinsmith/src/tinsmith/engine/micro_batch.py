@@ -103,13 +103,11 @@ class MicroBatchPass:
         }
         gate_N = (inputs[self._loss.gate] != 0).any(axis=1)
         everywhere = op.forward_only or settings.zero_weight_logprobs
-        scored = Scored.of(
-            np.concatenate(pack.places),
-            target_NK,
-            np.ones_like(gate_N) if everywhere else gate_N,
-            gate_N,
-        )
-        trains = not op.forward_only and bool(gate_N.any())
+        asked_N = np.ones_like(gate_N) if everywhere else gate_N
+        if op.forward_only:
+            gate_N = np.zeros_like(gate_N)
+        scored = Scored.of(np.concatenate(pack.places), target_NK, asked_N, gate_N)
+        trains = bool(gate_N.any())
         checkpointing = self._needs_checkpointing(pack, scored, numbers, trains)
         with torch.set_grad_enabled(trains):
             logprobs_NK = self._logprobs_of(pack, pack.token_ids(tokens), scored, checkpointing)
@@ -150,18 +148,20 @@ class MicroBatchPass:
         """[N, K], zeros where nothing is scored."""
         base, adapter = self._base, self._state.adapter
         segment = adapter.segment(pack.num_tokens)
-        if len(scored.place_M) == 0:
+        if len(scored.places) == 0:
             return torch.zeros(scored.shape, device=base.device)
-        selects = self._settings.select_last_layer and len(scored.place_M) < pack.num_tokens
+        # Where every place is trained on, there is nothing to select.
+        selects = len(scored.places.differentiable) < pack.num_tokens
+        selects = selects and self._settings.select_last_layer
         hidden = base.hidden(
             token_T,
             pack.position_ids[0],
             [segment],
             Prefill(pack),
-            asked_M=scored.place_M if selects else None,
+            asked=scored.places if selects else None,
             checkpointing=checkpointing,
         )
-        row_U = scored.row_U if selects else scored.place_M[scored.row_U]
+        row_U = scored.row_U if selects else scored.place_U
         logprobs_UK = target_logprobs(
             base.output_layer(segment),
             hidden.index_select(0, self._to_device(row_U)),

@@ -20,13 +20,15 @@ from tinsmith.engine.aside_files import file_name
 from tinsmith.engine.base_model import BaseModel
 from tinsmith.engine.devices import SMALL_MODEL_PARAMETERS, choose_device, choose_dtype
 from tinsmith.engine.heap import trim_heap
-from tinsmith.engine.loop import EngineLoop
+from tinsmith.engine.loop import EngineLoop, Threads
 from tinsmith.engine.model_files import count_parameters
 from tinsmith.engine.residency import Residency
 from tinsmith.engine.sample_request import DecodeText
 from tinsmith.ledger.bell import Bell
 from tinsmith.ledger.ledger import Ledger
 from tinsmith.telemetry import event
+
+SMALL_MODEL_THREADS = 4
 
 
 def run_engine(served: ServedModel, home: Path, settings: dict[str, Any]) -> int:
@@ -35,6 +37,9 @@ def run_engine(served: ServedModel, home: Path, settings: dict[str, Any]) -> int
     port, _, key = os.environ.pop("TINSMITH_BELL").partition(":")
     options = EngineSettings(**settings)
     torch.use_deterministic_algorithms(True, warn_only=True)
+    # Else every new tensor is filled with NaN first, which costs a pass over memory and shows
+    # nothing: the tests would see whatever is read before it is written.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     started = time.monotonic()
     try:
         device = choose_device(options.device)
@@ -47,7 +52,7 @@ def run_engine(served: ServedModel, home: Path, settings: dict[str, Any]) -> int
         event("engine_cannot_start", base_model=served.name, why=f"{type(error).__name__}: {error}")
         return 1
     trim_heap()
-    torch.set_num_threads(options.num_threads or _num_threads(num_parameters))
+    threads = _threads(options.num_threads, num_parameters)
     ledger = Ledger.open(home / "ledger.db")
     bell = Bell.connect(int(port), key)
     epoch = ledger.acquire_lease(served.name, f"pid {os.getpid()}")
@@ -58,6 +63,7 @@ def run_engine(served: ServedModel, home: Path, settings: dict[str, Any]) -> int
         ledger=ledger,
         store=CheckpointStore(home / "checkpoints"),
         residency=residency,
+        threads=threads,
         bell=bell,
         settings=options,
         lease_epoch=epoch,
@@ -83,10 +89,13 @@ def run_engine(served: ServedModel, home: Path, settings: dict[str, Any]) -> int
     return 0
 
 
-def _num_threads(num_parameters: int) -> int:
-    """One for small models, whose matrix products are over before a second thread has woken up
-    (and a thread that waits at a barrier takes the core that the client needs); else torch's."""
-    return 1 if num_parameters < SMALL_MODEL_PARAMETERS else torch.get_num_threads()
+def _threads(setting: int, num_parameters: int) -> Threads:
+    """As many as there are cores, but of small models: their decode steps are over before a second
+    thread has woken up, and a micro-batch has little use for more than a few."""
+    if setting or num_parameters >= SMALL_MODEL_PARAMETERS:
+        count = setting or torch.get_num_threads()
+        return Threads(training=count, sampling=count)
+    return Threads(training=min(torch.get_num_threads(), SMALL_MODEL_THREADS), sampling=1)
 
 
 def _text_decoder(directory: str) -> DecodeText | None:

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from tinsmith.engine.base_model import Places
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Scored:
@@ -25,10 +27,12 @@ class Scored:
     """Which of the U each one reads."""
     target_UK: NDArray[np.int64]
     needs_grad_U: NDArray[np.bool_]
+    place_U: NDArray[np.int64]
+    """The packed place that each one is scored from."""
     row_U: NDArray[np.int64]
-    """Which of the M each one is scored from."""
-    place_M: NDArray[np.int64]
-    """Packed places, ascending."""
+    """The same among `places`."""
+    places: Places
+    """The M."""
 
     @classmethod
     def of(
@@ -50,13 +54,21 @@ class Scored:
         unique_A = unique_A.reshape(-1)
         needs_grad_U = np.zeros(len(what_U), dtype=np.bool_)
         needs_grad_U[unique_A[needs_grad_N[position_A]]] = True
-        place_M, row_U = np.unique(what_U[:, 0], return_inverse=True)
+        place_U = what_U[:, 0]
+        differentiable = np.unique(place_U[needs_grad_U])
+        constant = np.setdiff1d(place_U, differentiable)
+        row_U = np.where(
+            np.isin(place_U, differentiable),
+            np.searchsorted(differentiable, place_U),
+            len(differentiable) + np.searchsorted(constant, place_U),
+        )
         return cls(
             (len(target_NK), target_NK.shape[1]),
             position_A,
             unique_A,
             np.ascontiguousarray(what_U[:, 1:]),
             needs_grad_U,
-            row_U.reshape(-1),
-            place_M,
+            place_U,
+            row_U,
+            Places(differentiable, constant),
         )

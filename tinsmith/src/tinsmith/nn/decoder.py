@@ -14,7 +14,7 @@ N heads, D head dimension, F width of the gated layer, A attention's width N * D
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -49,12 +49,14 @@ class Norm:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Asked:
-    """The positions whose final hidden state is wanted."""
+    """Positions whose final hidden state is wanted."""
 
     rows_Q: Tensor
     """int64, ascending packed places."""
     queries: Queries
     """The same, by span."""
+    is_constant: bool = False
+    """Whether no gradient will come back from them."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -96,15 +98,15 @@ class Decoder:
         position_T: Tensor,
         segments: Sequence[Segment],
         how: Prefill | Decode,
-        asked: Asked | None,
+        asked: Sequence[Asked] | None,
         checkpointing: bool,
     ) -> Tensor:
-        """Final hidden states [Q, H], normalised.
+        """Final hidden states, normalised: [T, H], or those asked for, one group after another.
 
         Args:
             segments: where gradients are wanted, the one adapter that acts on all tokens;
                 otherwise those that the layers' ForwardContext holds.
-            asked: None is all positions.
+            asked: None is all positions, none of them constant.
             checkpointing: keep only each layer's input for backward, and compute it again.
         """
         x_TH = self._embed(token_T)
@@ -113,21 +115,33 @@ class Decoder:
         if trains:
             assert len(segments) == 1, "one adapter at a time is trained"
             assert (segments[0].start, segments[0].stop) == (0, len(token_T))
-        segment = segments[0] if trains else None
-        every = Step(how, cos_1TD[0], sin_1TD[0], segment)
-        last = every if asked is None else Step(how, cos_1TD[0], sin_1TD[0], segment, asked)
-        for layer in self.layers:
-            step = last if layer is self.layers[-1] else every
-            if trains and checkpointing:
-                kept = checkpoint(layer, x_TH, step, use_reentrant=False, preserve_rng_state=False)
-                assert isinstance(kept, Tensor)
-                x_TH = kept
-            else:
-                x_TH = layer(x_TH, step)
-        if torch.is_grad_enabled():
-            x_TH = _Normed.apply(x_TH, self._norm)  # type: ignore[assignment]
-            return x_TH
-        return rms_norm(x_TH, self._norm.weight, self._norm.eps)[0]
+        step = Step(how, cos_1TD[0], sin_1TD[0], segments[0] if trains else None)
+        for layer in self.layers[:-1]:
+            x_TH = _run(layer, x_TH, step, checkpointing)
+        last = self.layers[-1]
+        if asked is None:
+            return self._normed(_run(last, x_TH, step, checkpointing))
+        parts = []
+        for group in asked:
+            with torch.set_grad_enabled(trains and not group.is_constant):
+                chosen = replace(step, asked=group)
+                parts.append(self._normed(_run(last, x_TH, chosen, checkpointing)))
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    def _normed(self, x_QH: Tensor) -> Tensor:
+        if not torch.is_grad_enabled():
+            return rms_norm(x_QH, self._norm.weight, self._norm.eps)[0]
+        normed_QH = _Normed.apply(x_QH, self._norm)
+        assert isinstance(normed_QH, Tensor)
+        return normed_QH
+
+
+def _run(layer: DecoderLayer, x_TH: Tensor, step: Step, checkpointing: bool) -> Tensor:
+    if not (checkpointing and torch.is_grad_enabled()):
+        return layer(x_TH, step)
+    y_QH = checkpoint(layer, x_TH, step, use_reentrant=False, preserve_rng_state=False)
+    assert isinstance(y_QH, Tensor)
+    return y_QH
 
 
 class DecoderLayer:
