@@ -26,7 +26,6 @@ from tinsmith.checkpoints.store import CheckpointStore
 from tinsmith.config import Config
 from tinsmith.domain.errors import InvalidInputError, StorageError
 from tinsmith.domain.records import ServedModel
-from tinsmith.domain.training_rules import LossRule
 from tinsmith.engines import EngineProcess
 from tinsmith.ledger.ledger import Ledger
 from tinsmith.nn.losses import LOSSES
@@ -74,10 +73,7 @@ class _Server:
             self._ledger,
             store,
             models,
-            losses=[
-                LossRule(name, loss.inputs, frozenset(loss.settings))
-                for name, loss in LOSSES.items()
-            ],
+            losses=list(LOSSES.values()),
             config=config,
             ring=self._ring,
         )

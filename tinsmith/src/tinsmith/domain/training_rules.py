@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,16 +34,30 @@ _ADAM_BOUNDS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class LossRule:
-    """What one loss wants to be given. The formulas are the engine's."""
+class SettingRule(Protocol):
+    """Bounds of a setting; both are allowed values."""
 
-    name: str
-    inputs: frozenset[str]
-    """loss_fn_inputs that every datum must carry besides target_tokens, in its shape. A
-    forward-only pass may leave them out."""
-    config: frozenset[str] = frozenset()
-    """Names that loss_fn_config may set."""
+    @property
+    def low(self) -> float: ...
+    @property
+    def high(self) -> float: ...
+
+
+class LossRule(Protocol):
+    """What one loss wants to be given; tinsmith.nn.losses says it beside the formulas."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def inputs(self) -> frozenset[str]: ...
+    @property
+    def forward_optional(self) -> frozenset[str]: ...
+    @property
+    def masks(self) -> frozenset[str]: ...
+    @property
+    def has_soft_targets(self) -> bool: ...
+    @property
+    def settings(self) -> Mapping[str, SettingRule]: ...
 
 
 def check_forward_backward(
@@ -58,8 +72,8 @@ def check_forward_backward(
     _check_config(op.loss_fn_config, rule)
     if not op.data:
         raise InvalidInputError("the batch is empty; send at least one datum")
-    # A forward pass trains nothing, and the SDK's custom losses ask for one without weights.
-    required = frozenset() if op.forward_only else rule.inputs
+    # The SDK's custom losses ask for a forward pass without weights.
+    required = rule.inputs - rule.forward_optional if op.forward_only else rule.inputs
     for number, datum in enumerate(op.data):
         place = f"data[{number}]"
         check_sequence(datum.tokens, f"{place}.model_input", limits)
@@ -77,14 +91,17 @@ def check_adam(adam: AdamParams) -> None:
 
 def _check_config(config: Mapping[str, float | str], rule: LossRule) -> None:
     for name, value in config.items():
-        if name not in rule.config:
-            allowed = ", ".join(sorted(rule.config)) or "none"
+        setting = rule.settings.get(name)
+        if setting is None:
+            allowed = ", ".join(sorted(rule.settings)) or "none"
             raise InvalidInputError(
                 f"loss_fn_config of {rule.name!r} has no setting {name!r}; its settings: {allowed}"
             )
-        if isinstance(value, str) or not math.isfinite(value):
+        # NaN is outside too.
+        if isinstance(value, str) or not setting.low <= value <= setting.high:
             raise InvalidInputError(
-                f"loss_fn_config[{name!r}] is {value!r}; expected a finite number"
+                f"loss_fn_config[{name!r}] of {rule.name!r} is {value!r}; expected a number from "
+                f"{setting.low:g} to {setting.high:g}"
             )
 
 
@@ -109,13 +126,19 @@ def _check_inputs(
             f"{where} has shape {list(targets.shape)}; expected [{num_tokens}] or "
             f"[{num_tokens}, K], as model_input has {num_tokens} tokens"
         )
+    if targets.ndim == 2 and not rule.has_soft_targets:
+        raise InvalidInputError(
+            f"{where} has shape {list(targets.shape)}; {rule.name!r} is defined for one target per "
+            f"position, shape [{num_tokens}]"
+        )
     if not np.issubdtype(targets.dtype, np.integer):
         raise InvalidInputError(f"{where} has dtype {targets.dtype}; expected int64")
     check_token_ids(targets, where, limits.vocab_size)
     for name in sorted(present - {TARGETS}):
-        _check_values(
-            datum.loss_fn_inputs[name], f"{place}.loss_fn_inputs[{name!r}]", targets.shape
-        )
+        values, where = datum.loss_fn_inputs[name], f"{place}.loss_fn_inputs[{name!r}]"
+        _check_values(values, where, targets.shape)
+        if name in rule.masks:
+            _check_mask(values, where)
 
 
 def _check_values(values: NDArray[np.generic], where: str, shape: tuple[int, ...]) -> None:
@@ -130,4 +153,13 @@ def _check_values(values: NDArray[np.generic], where: str, shape: tuple[int, ...
         first = first_place(is_bad)
         raise InvalidInputError(
             f"{where}{shown_place(first)} is {values[first]}; expected a finite float32 number"
+        )
+
+
+def _check_mask(values: NDArray[np.generic], where: str) -> None:
+    is_bad = ~np.isin(values, (0, 1))
+    if is_bad.any():
+        first = first_place(is_bad)
+        raise InvalidInputError(
+            f"{where}{shown_place(first)} is {values[first]}; expected 0 or 1, as it is a mask"
         )

@@ -26,7 +26,7 @@ from tinsmith.engine.scored import Scored
 from tinsmith.engine.training_state import TrainingState
 from tinsmith.nn.context import Prefill
 from tinsmith.nn.logprobs import target_logprobs
-from tinsmith.nn.losses import LOSSES
+from tinsmith.nn.losses import DATUM, LOSSES
 from tinsmith.nn.sequences import PackedSequences
 from tinsmith.scheduler.packing import pack_in_order
 
@@ -62,7 +62,7 @@ class MicroBatchPass:
         self._op = op
         self._settings = settings
         self._loss = LOSSES[op.loss_fn]
-        self._loss_settings = {**self._loss.settings, **op.loss_fn_config}
+        self._loss_settings = self._loss.settings_of(op.loss_fn_config)
         self._remaining = pack_in_order(
             [len(datum.tokens) for datum in op.data], settings.token_budget
         )
@@ -101,9 +101,14 @@ class MicroBatchPass:
             name: _stacked([_values(datum, name) for datum in data], np.float32)
             for name in self._loss.inputs
         }
-        gate_N = (inputs[self._loss.gate] != 0).any(axis=1)
-        everywhere = op.forward_only or settings.zero_weight_logprobs
-        asked_N = np.ones_like(gate_N) if everywhere else gate_N
+        everywhere_N = np.ones(len(target_NK), dtype=np.bool_)
+        gate_N = asked_N = everywhere_N
+        if (gate := self._loss.gate) is not None:
+            gate_N = asked_N = (inputs[gate] != 0).any(axis=1)
+        if op.forward_only or settings.zero_weight_logprobs:
+            asked_N = everywhere_N
+        elif (scored_too := self._loss.scored) is not None:
+            asked_N = gate_N | (inputs[scored_too] != 0).any(axis=1)
         if op.forward_only:
             gate_N = np.zeros_like(gate_N)
         scored = Scored.of(np.concatenate(pack.places), target_NK, asked_N, gate_N)
@@ -112,6 +117,9 @@ class MicroBatchPass:
         with torch.set_grad_enabled(trains):
             logprobs_NK = self._logprobs_of(pack, pack.token_ids(tokens), scored, checkpointing)
             on_device = {name: self._to_device(array) for name, array in inputs.items()}
+            on_device[DATUM] = self._to_device(
+                np.repeat(np.arange(len(data)), [len(one) for one in tokens])
+            )
             loss = self._loss.per_token(logprobs_NK, on_device, self._loss_settings).sum()
         if trains:
             self._backward(loss)
@@ -121,7 +129,8 @@ class MicroBatchPass:
         if not (math.isfinite(loss_sum) and math.isfinite(float(logprobs_NK.sum()))):
             raise UserError(
                 f"the loss of data[{numbers.start}:{numbers.stop}] is not finite ({loss_sum}): the "
-                "adapter has diverged (try a lower learning rate) or the weights are too large"
+                "adapter has diverged (try a lower learning rate), the weights or advantages are too "
+                "large, or the logprobs are far from what the model gives now"
             )
         self._loss_sum += loss_sum
         self._keep(logprobs_NK, data)

@@ -12,16 +12,12 @@ import torch
 from tinsmith.domain.errors import InvalidInputError, UserError
 from tinsmith.domain.ops import ForwardBackward, OptimStep
 from tinsmith.domain.outcomes import ForwardBackwardDone, StepDone
-from tinsmith.domain.training_rules import LossRule, check_adam, check_forward_backward
+from tinsmith.domain.training_rules import check_adam, check_forward_backward
 from tinsmith.engine.base_model import BaseModel
 from tinsmith.engine.micro_batch import MicroBatchPass, TrainingSettings
 from tinsmith.engine.training_state import TrainingState
 from tinsmith.nn.losses import LOSSES
 from tinsmith.nn.optimizers.adamw import Hyperparameters, adamw_, clip_
-
-LOSS_RULES = {
-    name: LossRule(name, loss.inputs, frozenset(loss.settings)) for name, loss in LOSSES.items()
-}
 
 
 class Trainer:
@@ -43,7 +39,7 @@ class Trainer:
 
     def validate(self, op: ForwardBackward) -> None:
         """Raises InvalidInputError, naming value and place, unless the op can be executed."""
-        check_forward_backward(op, self.base.limits, LOSS_RULES)
+        check_forward_backward(op, self.base.limits, LOSSES)
 
     def start(self, op: ForwardBackward) -> MicroBatchPass:
         """Validate the op and prepare its execution, micro-batch by micro-batch:

@@ -31,8 +31,8 @@ from tinsmith.domain.outcomes import (
     Succeeded,
 )
 from tinsmith.domain.records import Checkpoint, ServedModel
-from tinsmith.domain.training_rules import LossRule
 from tinsmith.ledger.ledger import Ledger, OpRecord, Settlement
+from tinsmith.nn.losses import LOSSES
 from tinsmith.service.service import Service
 
 MODEL = "org/tiny"
@@ -179,7 +179,7 @@ def rooms(tmp_path: Path) -> Iterator[Rooms]:
         ledger,
         store,
         [ServedModel(MODEL, str(model_directory), vocab_size=50, max_context=64)],
-        losses=[LossRule("cross_entropy", frozenset({"weights"}))],
+        losses=list(LOSSES.values()),
         config=config,
         ring=clerk.ring,
     )

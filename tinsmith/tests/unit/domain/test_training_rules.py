@@ -12,17 +12,14 @@ from tinsmith.domain.datum import Datum
 from tinsmith.domain.errors import InvalidInputError
 from tinsmith.domain.model_limits import ModelLimits
 from tinsmith.domain.ops import AdamParams, ForwardBackward
-from tinsmith.domain.training_rules import LossRule, check_adam, check_forward_backward
+from tinsmith.domain.training_rules import check_adam, check_forward_backward
+from tinsmith.nn.losses import LOSSES
 
 LIMITS = ModelLimits(vocab_size=100, max_context=16)
-RULES = {
-    "cross_entropy": LossRule("cross_entropy", frozenset({"weights"})),
-    "ppo": LossRule("ppo", frozenset({"logprobs"}), frozenset({"clip_low_threshold"})),
-}
 
 
 def check(op: ForwardBackward) -> None:
-    check_forward_backward(op, LIMITS, RULES)
+    check_forward_backward(op, LIMITS, LOSSES)
 
 
 def datum(tokens: Any = (1, 2, 3), drop: str = "", **inputs: Any) -> Datum:
@@ -39,6 +36,16 @@ def batch(*data: Datum, **changes: Any) -> ForwardBackward:
     return replace(ForwardBackward(data, "cross_entropy"), **changes)
 
 
+def sampled(**inputs: Any) -> Datum:
+    """What the losses of reinforcement learning take."""
+    given = {"logprobs": f32(-1, -2, -3), "advantages": f32(1, 0, -1), **inputs}
+    return datum(drop="weights", **given)
+
+
+def sampled_batch(loss_fn: str = "ppo", config: Any = None, **inputs: Any) -> ForwardBackward:
+    return batch(sampled(**inputs), loss_fn=loss_fn, loss_fn_config=config or {})
+
+
 def f32(*values: float) -> np.ndarray:
     return np.array(values, np.float32)
 
@@ -52,11 +59,12 @@ GOOD = [
     batch(datum(weights=f32(-1.5, 0.0, 1e30))),
     batch(datum(), datum(tokens=[99] * 3, target_tokens=i64(0, 99, 5))),
     batch(datum(target_tokens=np.ones((3, 5), np.int64), weights=np.ones((3, 5), np.float32))),
-    batch(
-        datum(drop="weights", logprobs=f32(-1, -2, -3)),
-        loss_fn="ppo",
-        loss_fn_config={"clip_low_threshold": 0.8},
-    ),
+    sampled_batch(config={"clip_low_threshold": 0.0, "clip_high_threshold": 1e6}),
+    sampled_batch("cispo", {"clip_low_threshold": 1.0, "clip_high_threshold": 1}),
+    sampled_batch("importance_sampling"),
+    sampled_batch("dro", {"beta": 0.0}),
+    sampled_batch("gspo", sequence_ratio_mask=f32(0, 1, 1)),
+    sampled_batch("gspo", sequence_ratio_mask=i64(0, 0, 0)),
     batch(
         datum(
             tokens=[1] * 16,
@@ -73,6 +81,14 @@ def test_good_batches_pass(op: ForwardBackward):
     check(replace(op, forward_only=True))
 
 
+@pytest.mark.parametrize("forward_only", [False, True])
+def test_the_inputs_of_a_policy_loss_are_needed_in_a_forward_pass_too(forward_only: bool):
+    op = batch(datum(drop="weights", logprobs=f32(0, 0, 0)), loss_fn="ppo")
+
+    with pytest.raises(InvalidInputError, match="lacks advantages; 'ppo' needs advantages, logp"):
+        check(replace(op, forward_only=forward_only))
+
+
 def test_only_a_forward_pass_may_leave_weights_out():
     op = batch(datum(), datum(drop="weights"))
 
@@ -83,18 +99,54 @@ def test_only_a_forward_pass_may_leave_weights_out():
 
 BAD_BATCHES = {
     "an empty batch": (batch(), "at least one datum"),
-    "an unknown loss": (batch(datum(), loss_fn="dpo"), "'dpo'.*supported: cross_entropy, ppo"),
+    "an unknown loss": (
+        batch(datum(), loss_fn="dpo"),
+        "'dpo'.*supported: cispo, cross_entropy, dro, gspo, importance_sampling, ppo$",
+    ),
+    "a loss without a public definition": (
+        batch(datum(), loss_fn="stable_reinforce"),
+        "'stable_reinforce' is not supported; supported: cispo, cross_entropy",
+    ),
     "a setting the loss lacks": (
         batch(datum(), loss_fn_config={"beta": 1.0}),
         "'cross_entropy' has no setting 'beta'; its settings: none",
     ),
-    "a setting that is not finite": (
-        batch(datum(), loss_fn="ppo", loss_fn_config={"clip_low_threshold": float("nan")}),
-        r"\['clip_low_threshold'\] is nan",
+    "a setting of another loss": (
+        sampled_batch("dro", {"clip_low_threshold": 0.8}),
+        "'dro' has no setting 'clip_low_threshold'; its settings: beta",
+    ),
+    "a setting that is NaN": (
+        sampled_batch(config={"clip_low_threshold": float("nan")}),
+        r"\['clip_low_threshold'\] of 'ppo' is nan; expected a number from 0 to 1$",
+    ),
+    "a setting that is infinite": (
+        sampled_batch("cispo", {"clip_high_threshold": float("inf")}),
+        r"\['clip_high_threshold'\] of 'cispo' is inf; expected a number from 1 to 1e\+06",
     ),
     "a setting that is a text": (
-        batch(datum(), loss_fn="ppo", loss_fn_config={"clip_low_threshold": "low"}),
-        r"\['clip_low_threshold'\] is 'low'",
+        sampled_batch(config={"clip_low_threshold": "low"}),
+        r"\['clip_low_threshold'\] of 'ppo' is 'low'",
+    ),
+    "a threshold meant as a distance from 1": (
+        sampled_batch("gspo", {"clip_high_threshold": 0.2}, sequence_ratio_mask=f32(1, 1, 1)),
+        r"\['clip_high_threshold'\] of 'gspo' is 0.2; expected a number from 1",
+    ),
+    "a negative beta": (sampled_batch("dro", {"beta": -0.1}), r"\['beta'\] of 'dro' is -0.1"),
+    "a mask that is a weight": (
+        sampled_batch("gspo", sequence_ratio_mask=f32(0, 1, 0.5)),
+        r"\['sequence_ratio_mask'\]\[2\] is 0.5; expected 0 or 1",
+    ),
+    "soft targets for a loss of sampled tokens": (
+        sampled_batch(
+            target_tokens=np.ones((3, 2), np.int64),
+            logprobs=np.ones((3, 2), np.float32),
+            advantages=np.ones((3, 2), np.float32),
+        ),
+        r"has shape \[3, 2\]; 'ppo' is defined for one target per position, shape \[3\]",
+    ),
+    "thresholds per token, which have no public definition": (
+        sampled_batch(clip_low_threshold=f32(0, 0, 0)),
+        "has clip_low_threshold, which 'ppo' does not use; it takes advantages, logprobs, target",
     ),
     "no tokens": (
         batch(datum(tokens=[], target_tokens=i64(), weights=f32())),

@@ -302,7 +302,7 @@ def datum(**changes: object) -> Datum:
     ("op", "message"),
     [
         (ForwardBackward((), "cross_entropy"), "batch is empty"),
-        (ForwardBackward((datum(),), "ppo2"), "'ppo2' is not supported; supported: cross_entropy"),
+        (ForwardBackward((datum(),), "ppo2"), "'ppo2' is not supported; supported: cispo, cross"),
         (
             ForwardBackward((datum(),), "cross_entropy", {"beta": 0.1}),
             "no setting 'beta'; its settings: none",

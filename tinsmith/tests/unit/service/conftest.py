@@ -14,16 +14,12 @@ from tinsmith.domain.addresses import CheckpointAddress
 from tinsmith.domain.ops import SaveExternal, SaveForSampler, SaveState
 from tinsmith.domain.outcomes import Outcome, RunCreated, Saved, Succeeded
 from tinsmith.domain.records import Caller, Checkpoint, ServedModel, Session
-from tinsmith.domain.training_rules import LossRule
 from tinsmith.ledger.ledger import Ledger
+from tinsmith.nn.losses import LOSSES
 from tinsmith.service.service import Service
 
 TINY = ServedModel("org/tiny", "unused", vocab_size=100, max_context=16)
 OTHER = ServedModel("org/other", "unused", vocab_size=50, max_context=8)
-LOSSES = (
-    LossRule("cross_entropy", frozenset({"weights"})),
-    LossRule("ppo", frozenset({"logprobs", "advantages"}), frozenset({"clip_low_threshold"})),
-)
 
 
 @dataclass
@@ -49,7 +45,7 @@ class House:
             self.ledger,
             self.store,
             models or (TINY, OTHER),
-            losses=LOSSES,
+            losses=list(LOSSES.values()),
             config=config or self.config,
             ring=self.rung.append,
         )

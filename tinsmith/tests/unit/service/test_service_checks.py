@@ -19,7 +19,7 @@ from tinsmith.domain.ops import (
     SaveState,
 )
 from tinsmith.domain.records import ServedModel
-from tinsmith.domain.training_rules import LossRule
+from tinsmith.nn.losses import LOSSES
 from tinsmith.service.seeds import check_seed, seed_of
 from tinsmith.service.training_checks import (
     MAX_METADATA_BYTES,
@@ -29,11 +29,10 @@ from tinsmith.service.training_checks import (
 )
 
 MODEL = ServedModel("org/tiny", "unused", vocab_size=100, max_context=16)
-RULES = {"cross_entropy": LossRule("cross_entropy", frozenset({"weights"}))}
 
 
 def check(op: Any) -> None:
-    check_training_op(op, MODEL, RULES)
+    check_training_op(op, MODEL, LOSSES)
 
 
 def batch(token: int) -> ForwardBackward:
