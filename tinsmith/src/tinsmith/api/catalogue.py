@@ -15,6 +15,7 @@ from tinsmith.api.wire.catalogue import (
     write_weights_info,
 )
 from tinsmith.domain.addresses import CheckpointAddress
+from tinsmith.domain.errors import InvalidInputError
 from tinsmith.domain.records import Caller, Run
 from tinsmith.service.runs import Runs
 
@@ -28,9 +29,10 @@ def address_of(request: Request) -> CheckpointAddress:
 async def list_runs(request: Request) -> Response:
     caller, runs = caller_of(request), front_of(request).service.runs
     limit, offset = page_of(request)
+    project_id = request.query_params.get("project_id")
 
     def read() -> dict[str, object]:
-        page, total = runs.list(caller, limit=limit, offset=offset)
+        page, total = runs.list(caller, limit=limit, offset=offset, project_id=project_id)
         return {
             "training_runs": [_describe(runs, run) for run in page],
             "cursor": write_cursor(offset=offset, limit=limit, total=total),
@@ -92,6 +94,25 @@ async def set_ttl(request: Request) -> Response:
     ttl_s = (await read_fields(request)).integer_or("ttl_seconds", None, low=-(2**63))
     await in_thread(checkpoints.set_ttl, caller, address, ttl_s)
     return Response(status_code=204)
+
+
+async def copy_weights(request: Request) -> Response:
+    caller, checkpoints = caller_of(request), front_of(request).service.checkpoints
+    if request.headers.get("x-tinker-weights-access-token"):
+        raise InvalidInputError(
+            "weights access tokens are not supported by this server; copy checkpoints of your own, "
+            "or published ones"
+        )
+    fields = await read_fields(request)
+    address = await in_thread(
+        checkpoints.copy,
+        caller,
+        fields.text("source_path"),
+        project_id=fields.text("destination_project_id"),
+        ttl_s=fields.integer_or("ttl_seconds", None, low=-(2**63)),
+        idempotency_key=request.headers.get("x-idempotency-key"),
+    )
+    return JSONResponse({"tinker_path": str(address)})
 
 
 async def weights_info(request: Request) -> Response:

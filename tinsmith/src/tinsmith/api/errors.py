@@ -25,6 +25,7 @@ from tinsmith.domain.errors import (
     UserError,
 )
 from tinsmith.service.futures import ResultGoneError
+from tinsmith.service.tokens import TokenRejectedError
 from tinsmith.telemetry import failure
 
 POLL_PATH = "/api/v1/retrieve_future"
@@ -72,7 +73,10 @@ async def answer_domain_error(request: Request, error: Exception) -> Response:
     path = request.url.path
     if isinstance(error, ServiceError) and not isinstance(error, BusyError):
         failure("request_failed", error, path=path)
-    return refusal(status_of(error, path), str(error))
+    answer = refusal(status_of(error, path), str(error))
+    if isinstance(error, TokenRejectedError):  # the SDK then exchanges its key once, and repeats
+        answer.headers["WWW-Authenticate"] = 'Bearer error="invalid_token"'
+    return answer
 
 
 async def answer_bug(request: Request, error: Exception) -> Response:

@@ -47,9 +47,19 @@ async def in_thread(work: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs)
 
 def caller_of(request: Request) -> Caller:
     """Raises AccessError."""
+    return owner_of_key(request, request.headers.get("x-api-key"))
+
+
+def owner_of_key(request: Request, key: str | None) -> Caller:
+    """Raises AccessError."""
     is_local = front_of(request).loopback and _is_from_this_machine(request)
-    key = request.headers.get("x-api-key")
     return front_of(request).service.access.authenticate(key, is_local)
+
+
+def token_for(request: Request) -> str:
+    """A token in exchange for the caller's key. Raises AccessError."""
+    is_local = front_of(request).loopback and _is_from_this_machine(request)
+    return front_of(request).service.access.exchange(request.headers.get("x-api-key"), is_local)
 
 
 def _is_from_this_machine(request: Request) -> bool:

@@ -8,10 +8,20 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from tinsmith.api.errors import refusal
-from tinsmith.api.front import caller_of, front_of, in_thread, page_of, read_body, read_fields
+from tinsmith.api.front import (
+    caller_of,
+    front_of,
+    in_thread,
+    page_of,
+    read_body,
+    read_fields,
+    token_for,
+)
 from tinsmith.api.wire.catalogue import write_capabilities, write_session
 from tinsmith.api.wire.fields import Fields, is_storable
+from tinsmith.api.wire.session_search import read_session_search, write_search_page
 from tinsmith.domain.errors import AccessError, NotFoundError
+from tinsmith.domain.session_search import CLIENT_REASONS
 from tinsmith.telemetry import event
 
 CLIENT_CONFIG = {
@@ -19,11 +29,12 @@ CLIENT_CONFIG = {
     "parallel_fwdbwd_chunks": False,
     # Each sample in flight holds a poll open.
     "sample_max_concurrent_requests": 256,
+    # `whoami` reads the token.
+    "pjwt_auth_enabled": True,
 }
 DYNAMIC_CONFIG = {"sample_cancel_enabled": False}
 KEY_PREFIXES = ("tml-", "eyJ")
 """The SDK sends no other keys."""
-FINISH_REASONS = ("success", "errored", "interrupted")
 
 
 async def client_config(request: Request) -> Response:
@@ -49,6 +60,7 @@ async def create_session(request: Request) -> Response:
         tags=_read_tags(fields),
         user_metadata=fields.metadata("user_metadata"),
         display_name=fields.text_or("display_name", None),
+        project_id=fields.text_or("project_id", None),
     )
     return JSONResponse({"type": "create_session", "session_id": session.session_id})
 
@@ -74,8 +86,8 @@ async def finish_session(request: Request) -> Response:
     caller = caller_of(request)
     fields = await read_fields(request)
     reason = fields.object_or("reason", Fields({})).text_or("type", "success")
-    if reason not in FINISH_REASONS:
-        raise fields.refuse("reason", f"an object whose type is one of {', '.join(FINISH_REASONS)}")
+    if reason not in CLIENT_REASONS:
+        raise fields.refuse("reason", f"an object whose type is one of {', '.join(CLIENT_REASONS)}")
     sessions = front_of(request).service.sessions
     await in_thread(sessions.finish, caller, request.path_params["session"], reason)
     return JSONResponse({})
@@ -87,6 +99,21 @@ async def list_sessions(request: Request) -> Response:
         front_of(request).service.sessions.list, caller_of(request), limit=limit, offset=offset
     )
     return JSONResponse({"sessions": [session.session_id for session in sessions]})
+
+
+async def search_sessions(request: Request) -> Response:
+    caller, sessions = caller_of(request), front_of(request).service.sessions
+    search = read_session_search(await read_fields(request), caller.owner)
+    if search is None:
+        return JSONResponse(write_search_page([], False))
+    return JSONResponse(write_search_page(*await in_thread(sessions.search, caller, search)))
+
+
+async def assign_project(request: Request) -> Response:
+    caller, sessions = caller_of(request), front_of(request).service.sessions
+    project_id = (await read_fields(request)).text("project_id")
+    await in_thread(sessions.assign_project, caller, request.path_params["session"], project_id)
+    return Response(status_code=204)
 
 
 async def get_session(request: Request) -> Response:
@@ -131,6 +158,20 @@ async def api_key(request: Request) -> Response:
             },
         }
     )
+
+
+async def forget_api_key(request: Request) -> Response:
+    """What `tinker auth logout` asks for, to revoke a key that its login has made. Ours are made
+    by no login."""
+    caller_of(request)
+    return refusal(
+        403, "keys are a setting of this server and cannot be revoked through it; remove it there"
+    )
+
+
+async def auth_token(request: Request) -> Response:
+    await read_body(request)
+    return JSONResponse({"jwt": token_for(request)})
 
 
 async def healthz(request: Request) -> Response:

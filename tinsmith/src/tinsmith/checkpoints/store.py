@@ -112,6 +112,30 @@ class CheckpointStore:
         size = len(manifest) + sum(len(data) for data in files.values())
         return WrittenCheckpoint(size, hashlib.sha256(manifest).hexdigest())
 
+    def copy(self, source: CheckpointAddress, target: CheckpointAddress) -> WrittenCheckpoint:
+        """The same checkpoint under another address; files are shared where the disk can.
+
+        Raises:
+            NotFoundError: there is no whole checkpoint at the source.
+            StorageError: the disk refused; nothing is left behind.
+        """
+        manifest = self.manifest(source)
+        fresh_manifest = json.dumps({**manifest, "address": str(target)}, indent=2).encode()
+        directory = self._directory(target)
+        fresh = directory.parent / f".{directory.name}.{uuid.uuid4().hex}.new"
+        with _storage_errors(directory):
+            try:
+                fresh.mkdir(parents=True)
+                for name in manifest["files"]:
+                    _link_or_copy(self._directory(source) / name, fresh / name)
+                _write_durably(fresh / MANIFEST, fresh_manifest)
+                _fsync_directory(fresh)
+                self._put_in_place(fresh, directory)
+            finally:
+                shutil.rmtree(fresh, ignore_errors=True)
+        size = len(fresh_manifest) + sum(one["bytes"] for one in manifest["files"].values())
+        return WrittenCheckpoint(size, hashlib.sha256(fresh_manifest).hexdigest())
+
     def manifest(self, address: CheckpointAddress) -> dict[str, Any]:
         """The manifest as written.
 
@@ -292,6 +316,14 @@ def _write_durably(path: Path, data: bytes) -> None:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
+
+
+def _link_or_copy(source: Path, target: Path) -> None:
+    # A checkpoint's files are never written again, so that two may share one.
+    try:
+        os.link(source, target)
+    except OSError:  # this file system has no hard links
+        _write_durably(target, source.read_bytes())
 
 
 def _fsync_directory(path: Path) -> None:

@@ -44,6 +44,11 @@ class Session:
     user_metadata: Mapping[str, str] = field(default_factory=dict)
     display_name: str | None = None
     tags: tuple[str, ...] = ()
+    project_id: str | None = None
+    """A label that its owner chose; projects are not declared anywhere."""
+    end_reason: str | None = None
+    """What the client said (success, errored, interrupted), `silent` if it said nothing more, or
+    how a session without a client came to be (copied, imported)."""
 
 
 @dataclass(frozen=True, slots=True)

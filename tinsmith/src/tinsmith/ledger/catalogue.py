@@ -41,12 +41,13 @@ def create_session(
     tags: Sequence[str],
     user_metadata: Mapping[str, str],
     display_name: str | None,
+    project_id: str | None,
 ) -> Session:
     if idempotency_key is not None:
         same = (sessions.c.owner == owner) & (sessions.c.idempotency_key == idempotency_key)
         found = connection.execute(select(sessions).where(same)).one_or_none()
         if found is not None:
-            return _session(found)
+            return session_of(found)
     now = datetime.now(UTC)
     session_id = str(uuid.uuid4())
     connection.execute(
@@ -59,10 +60,19 @@ def create_session(
             display_name=display_name,
             tags=list(tags),
             user_metadata=dict(user_metadata),
+            project_id=project_id,
         )
     )
     return Session(
-        session_id, owner, now, now, None, dict(user_metadata), display_name, tuple(tags)
+        session_id,
+        owner,
+        now,
+        now,
+        None,
+        dict(user_metadata),
+        display_name,
+        tuple(tags),
+        project_id,
     )
 
 
@@ -79,9 +89,16 @@ def end_session(connection: Connection, session_id: str, reason: str) -> None:
     )
 
 
+def set_project(connection: Connection, session_id: str, project_id: str) -> bool:
+    is_it = sessions.c.session_id == session_id
+    return (
+        connection.execute(update(sessions).where(is_it).values(project_id=project_id)).rowcount > 0
+    )
+
+
 def find_session(connection: Connection, session_id: str) -> Session | None:
     row = connection.execute(_FIND_SESSION, {"wanted": session_id}).one_or_none()
-    return None if row is None else _session(row)
+    return None if row is None else session_of(row)
 
 
 def list_sessions(connection: Connection, owner: str, limit: int, offset: int) -> list[Session]:
@@ -92,7 +109,7 @@ def list_sessions(connection: Connection, owner: str, limit: int, offset: int) -
         .limit(limit)
         .offset(offset)
     )
-    return [_session(row) for row in rows]
+    return [session_of(row) for row in rows]
 
 
 def silent_sessions(connection: Connection, before: datetime) -> list[Session]:
@@ -104,7 +121,7 @@ def silent_sessions(connection: Connection, before: datetime) -> list[Session]:
             sessions.c.ended_at.is_(None), sessions.c.last_heard_at < before, ~is_busy
         )
     )
-    return [_session(row) for row in rows]
+    return [session_of(row) for row in rows]
 
 
 def insert_run(connection: Connection, run: Run) -> None:
@@ -134,8 +151,14 @@ def find_run(connection: Connection, run_id: str) -> Run | None:
     return None if row is None else _run(row)
 
 
-def list_runs(connection: Connection, owner: str, limit: int, offset: int) -> tuple[list[Run], int]:
+def list_runs(
+    connection: Connection, owner: str, limit: int, offset: int, project_id: str | None = None
+) -> tuple[list[Run], int]:
     is_theirs = runs.c.owner == owner
+    if project_id is not None:
+        is_theirs &= runs.c.session_id.in_(
+            select(sessions.c.session_id).where(sessions.c.project_id == project_id)
+        )
     rows = connection.execute(
         select(runs)
         .where(is_theirs)
@@ -283,7 +306,7 @@ def _is_kept(now: datetime) -> ColumnElement[bool]:
     return or_(checkpoints.c.expires_at.is_(None), checkpoints.c.expires_at > now)
 
 
-def _session(row: Row[Any]) -> Session:
+def session_of(row: Row[Any]) -> Session:
     return Session(
         session_id=row.session_id,
         owner=row.owner,
@@ -293,6 +316,8 @@ def _session(row: Row[Any]) -> Session:
         user_metadata=row.user_metadata,
         display_name=row.display_name,
         tags=tuple(row.tags),
+        project_id=row.project_id,
+        end_reason=row.end_reason,
     )
 
 

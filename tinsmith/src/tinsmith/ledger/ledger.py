@@ -14,7 +14,8 @@ from tinsmith.domain.addresses import CheckpointAddress, CheckpointKind
 from tinsmith.domain.ops import CreateRun, CreateRunFromState, Op, Sample
 from tinsmith.domain.outcomes import Failed, Outcome
 from tinsmith.domain.records import Checkpoint, Run, Sampler, Session
-from tinsmith.ledger import catalogue, oplog, settling
+from tinsmith.domain.session_search import SessionSearch, SessionSummary
+from tinsmith.ledger import adoption, catalogue, oplog, session_search, settling
 from tinsmith.ledger.codec import encode
 from tinsmith.ledger.database import open_engine, path_of, storage_errors
 from tinsmith.ledger.entries import (
@@ -80,11 +81,18 @@ class Ledger:
         tags: Sequence[str] = (),
         user_metadata: Mapping[str, str] | None = None,
         display_name: str | None = None,
+        project_id: str | None = None,
     ) -> Session:
         """A new session; the same owner and idempotency key get the first one back."""
         return self._write(
             lambda connection: catalogue.create_session(
-                connection, owner, idempotency_key, tags, user_metadata or {}, display_name
+                connection,
+                owner,
+                idempotency_key,
+                tags,
+                user_metadata or {},
+                display_name,
+                project_id,
             )
         )
 
@@ -108,6 +116,19 @@ class Ledger:
         """Newest first."""
         with self._read() as connection:
             return catalogue.list_sessions(connection, owner, limit, offset)
+
+    def search_sessions(
+        self, owner: str, search: SessionSearch
+    ) -> tuple[list[SessionSummary], bool]:
+        """One page, newest first, and whether more follow."""
+        with self._read() as connection:
+            return session_search.search_sessions(connection, owner, search)
+
+    def set_project(self, session_id: str, project_id: str) -> bool:
+        """False if there is no such session."""
+        return self._write(
+            lambda connection: catalogue.set_project(connection, session_id, project_id)
+        )
 
     def silent_sessions(self, before: datetime) -> list[Session]:
         """Those not ended of which nothing, heartbeat or training op, was heard since."""
@@ -285,10 +306,12 @@ class Ledger:
         with self._read() as connection:
             return catalogue.find_run(connection, run_id)
 
-    def runs(self, owner: str, *, limit: int, offset: int = 0) -> tuple[list[Run], int]:
+    def runs(
+        self, owner: str, *, limit: int, offset: int = 0, project_id: str | None = None
+    ) -> tuple[list[Run], int]:
         """One page, last used first, and how many there are in all."""
         with self._read() as connection:
-            return catalogue.list_runs(connection, owner, limit, offset)
+            return catalogue.list_runs(connection, owner, limit, offset, project_id)
 
     def run_ids(self, session_id: str) -> list[str]:
         """Oldest first."""
@@ -357,6 +380,30 @@ class Ledger:
                 connection, owner=None, run_id=run_id, kind=kind, limit=1, offset=0
             )
         return found[0] if found else None
+
+    def adopt(
+        self,
+        run: Run,
+        checkpoint: Checkpoint,
+        *,
+        how: str,
+        project_id: str | None = None,
+        idempotency_key: str | None = None,
+    ) -> None:
+        """Enter a checkpoint whose bytes are there, with an ended run and session of its own that
+        say `how` it came to be. Nobody can train that run on; new runs may start from it.
+        """
+        self._write(
+            lambda connection: adoption.adopt(
+                connection, run, checkpoint, how, project_id, idempotency_key
+            )
+        )
+
+    def adopted_before(self, owner: str, idempotency_key: str) -> CheckpointAddress | None:
+        """What `adopt` made under this key, while it is there."""
+        with self._read() as connection:
+            found = adoption.adopted_before(connection, owner, idempotency_key)
+        return None if found is None else CheckpointAddress.parse(found)
 
     def set_expiry(self, address: CheckpointAddress, expires_at: datetime | None) -> bool:
         """False if there is no such checkpoint."""

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from sqlalchemy import Connection, insert, inspect, select, update
+from sqlalchemy import Connection, insert, inspect, select, text, update
 
 from tinsmith.domain.errors import StorageError
 from tinsmith.ledger.schema import METADATA, schema_version
 
 Migration = Callable[[Connection], None]
 
-MIGRATIONS: Sequence[Migration] = ()
+
+def _sessions_have_projects(connection: Connection) -> None:
+    connection.execute(text("ALTER TABLE sessions ADD COLUMN project_id TEXT"))
+
+
+MIGRATIONS: Sequence[Migration] = (_sessions_have_projects,)
 """Entry n takes a ledger from version n + 1 to n + 2, in plain SQL of that time; it is never
 changed once it has been released. `schema` says what the last one leads to."""
 

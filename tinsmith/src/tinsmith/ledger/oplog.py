@@ -335,5 +335,7 @@ def _why_ended(connection: Connection, run_id: str) -> str:
     ended = {
         None: "was released",
         "silent": "was released after its client had not been heard of for too long",
+        "copied": "only holds a copied checkpoint",
+        "imported": "only holds an imported checkpoint",
     }.get(reason, "was released when its session ended")
     return f"training run {run_id} {ended}"

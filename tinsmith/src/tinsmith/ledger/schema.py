@@ -69,6 +69,7 @@ sessions = Table(
     Column("display_name", Text),
     Column("tags", JSON, nullable=False),
     Column("user_metadata", JSON, nullable=False),
+    Column("project_id", Text),
     UniqueConstraint("owner", "idempotency_key"),
     Index("sessions_by_owner", "owner", "created_at"),
 )

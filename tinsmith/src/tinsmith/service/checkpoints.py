@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import BinaryIO
 
 from tinsmith import config
 from tinsmith.checkpoints.store import ADAPTER_CONFIG, ADAPTER_WEIGHTS, CheckpointStore
-from tinsmith.domain.addresses import CheckpointAddress
+from tinsmith.domain.addresses import CheckpointAddress, CheckpointKind
+from tinsmith.domain.adopted_runs import COPIED, ended_run
 from tinsmith.domain.errors import AccessError, NotFoundError
 from tinsmith.domain.records import Caller, Checkpoint
 from tinsmith.ledger.ledger import Ledger
@@ -19,7 +20,8 @@ from tinsmith.service.signing import Signer
 from tinsmith.service.training_checks import check_ttl
 
 PEFT_FILES = (ADAPTER_CONFIG, ADAPTER_WEIGHTS)
-"""What a download consists of; optimizer state and manifest stay here."""
+"""What a download consists of, unless it is of a training checkpoint: then of everything, so that
+an import can go on from it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,15 +93,14 @@ class Checkpoints:
         return self.get(caller, CheckpointAddress.parse(path))
 
     def files(self, caller: Caller, address: CheckpointAddress) -> Mapping[str, int]:
-        """The PEFT files: relative path -> size in bytes. Raises NotFoundError."""
+        """What a download consists of: relative path -> size in bytes. Raises NotFoundError."""
         self.get(caller, address)
-        sizes = self._store.files(address)
-        return {path: sizes[path] for path in PEFT_FILES}
+        return self._downloadable(address)
 
     def sign(
         self, caller: Caller, address: CheckpointAddress
     ) -> tuple[tuple[SignedFile, ...], datetime]:
-        """One signature per PEFT file, good without any key until the given time."""
+        """One signature per file, good without any key until the given time."""
         sizes = self.files(caller, address)
         expires = int(time.time() + self._settings.download_url_ttl_s)
         signed = tuple(
@@ -124,16 +125,71 @@ class Checkpoints:
         checkpoint = self._ledger.checkpoint(address)
         if checkpoint is not None:  # the owner has signed, and sees it until it expires
             checkpoint = self._ledger.visible_checkpoint(address, checkpoint.owner)
-        if checkpoint is None or path not in PEFT_FILES:
+        size = None if checkpoint is None else self._downloadable(address).get(path)
+        if size is None:
             raise NotFoundError(f"there is no file {path!r} of checkpoint {address}")
-        size = self._store.files(address)[path]
         return self._store.open(address, path), size
 
     def archive(self, caller: Caller, address: CheckpointAddress) -> Iterator[bytes]:
-        """The PEFT files as one tar.gz, in pieces. Raises NotFoundError before the first piece."""
+        """The files as one tar.gz, in pieces. Raises NotFoundError before the first piece."""
         sizes = self.files(caller, address)
         made_at = self.get(caller, address).created_at.timestamp()
         return tar_gz(list(sizes.items()), lambda path: self._store.open(address, path), made_at)
+
+    def copy(
+        self,
+        caller: Caller,
+        path: str,
+        *,
+        project_id: str,
+        ttl_s: int | None = None,
+        idempotency_key: str | None = None,
+    ) -> CheckpointAddress:
+        """A copy of the caller's own or a public checkpoint, of the same kind and name, that
+        belongs to the caller. Its run takes no work; runs may start from it. A repeat with the
+        same idempotency key gets the first copy's address.
+
+        Raises:
+            InvalidInputError: not an address, or a ttl out of range.
+            NotFoundError: no such checkpoint.
+        """
+        if idempotency_key is not None:
+            made = self._ledger.adopted_before(caller.owner, idempotency_key)
+            if made is not None:
+                return made
+        check_ttl(ttl_s)
+        source = self.get(caller, CheckpointAddress.parse(path))
+        if not source.is_listed:
+            raise NotFoundError(f"{source.address} has no name; save it under one, then copy")
+        expires_at = None if ttl_s is None else datetime.now(UTC) + timedelta(seconds=ttl_s)
+        run, address = ended_run(
+            caller.owner, source.base_model, source.lora, source.address.kind, source.address.name
+        )
+        written = self._store.copy(source.address, address)
+        row = replace(
+            source,
+            address=address,
+            owner=caller.owner,
+            created_at=run.created_at,
+            expires_at=expires_at,
+            size_bytes=written.size_bytes,
+            digest=written.digest,
+            is_public=False,
+        )
+        try:
+            self._ledger.adopt(
+                run, row, how=COPIED, project_id=project_id, idempotency_key=idempotency_key
+            )
+        except BaseException:
+            self._store.delete(address)
+            raise
+        return address
+
+    def _downloadable(self, address: CheckpointAddress) -> Mapping[str, int]:
+        sizes = self._store.files(address)
+        if address.kind is CheckpointKind.TRAINING:
+            return sizes
+        return {path: sizes[path] for path in PEFT_FILES}
 
     def _own(self, caller: Caller, address: CheckpointAddress) -> None:
         checkpoint = self.get(caller, address)

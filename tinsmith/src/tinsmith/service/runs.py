@@ -288,9 +288,11 @@ class Runs:
             raise NotFoundError(f"there is no training run {run_id!r}")
         return run
 
-    def list(self, caller: Caller, *, limit: int, offset: int) -> tuple[list[Run], int]:
+    def list(
+        self, caller: Caller, *, limit: int, offset: int, project_id: str | None = None
+    ) -> tuple[list[Run], int]:
         """One page, last used first, and how many there are in all."""
-        return self._ledger.runs(caller.owner, limit=limit, offset=offset)
+        return self._ledger.runs(caller.owner, limit=limit, offset=offset, project_id=project_id)
 
     def last_checkpoints(self, run: Run) -> tuple[Checkpoint | None, Checkpoint | None]:
         """The run's newest training checkpoint and its newest sampler checkpoint."""

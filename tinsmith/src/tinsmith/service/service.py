@@ -19,6 +19,7 @@ from tinsmith.service.runs import Runs
 from tinsmith.service.samplers import Samplers
 from tinsmith.service.sessions import Sessions
 from tinsmith.service.signing import Signer
+from tinsmith.service.tokens import Tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +63,7 @@ class Service:
         sessions = Sessions(ledger, store, config.service, ring_if_served)
         signer = Signer(Path(config.home) / "download-secret")
         return cls(
-            access=Access(keys),
+            access=Access(Tokens(Path(config.home) / "token-secret"), keys),
             sessions=sessions,
             runs=Runs(ledger, sessions, served, losses, config.limits, ring_if_served),
             samplers=Samplers(ledger, sessions, served, config.limits, ring_if_served),

@@ -11,6 +11,7 @@ from tinsmith import config
 from tinsmith.checkpoints.store import CheckpointStore
 from tinsmith.domain.errors import InvalidInputError, NotFoundError
 from tinsmith.domain.records import Caller, Session
+from tinsmith.domain.session_search import SessionSearch, SessionSummary
 from tinsmith.ledger.entries import SweepCount
 from tinsmith.ledger.ledger import Ledger
 
@@ -46,6 +47,7 @@ class Sessions:
         tags: Sequence[str] = (),
         user_metadata: Mapping[str, str] | None = None,
         display_name: str | None = None,
+        project_id: str | None = None,
     ) -> Session:
         """A new session; a repeat with the same idempotency key gets the first one back."""
         return self._ledger.create_session(
@@ -54,6 +56,7 @@ class Sessions:
             tags=tags,
             user_metadata=user_metadata or {},
             display_name=display_name,
+            project_id=project_id,
         )
 
     def get(self, caller: Caller, session_id: str) -> Session:
@@ -80,6 +83,15 @@ class Sessions:
     def list(self, caller: Caller, *, limit: int, offset: int) -> list[Session]:
         """Newest first."""
         return self._ledger.sessions(caller.owner, limit=limit, offset=offset)
+
+    def search(self, caller: Caller, search: SessionSearch) -> tuple[list[SessionSummary], bool]:
+        """One page of the caller's, newest first, and whether more follow."""
+        return self._ledger.search_sessions(caller.owner, search)
+
+    def assign_project(self, caller: Caller, session_id: str, project_id: str) -> None:
+        """Label the session, and with it its runs. Raises NotFoundError."""
+        self.get(caller, session_id)
+        self._ledger.set_project(session_id, project_id)
 
     def heartbeat(self, caller: Caller, session_id: str) -> None:
         """Note that the client lives.

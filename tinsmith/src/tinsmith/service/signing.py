@@ -1,4 +1,4 @@
-"""Signatures for download URLs: HMAC-SHA256 (RFC 2104) with a secret of this home."""
+"""Signatures for download URLs and tokens: HMAC-SHA256 (RFC 2104) with a secret of this home."""
 
 from __future__ import annotations
 
@@ -24,8 +24,15 @@ class Signer:
         """A hexadecimal signature of the parts in this order."""
         # Lengths first, so that ("ab", "c") and ("a", "bc") differ.
         texts = [str(part).encode() for part in parts]
-        message = b"".join(len(text).to_bytes(8, "little") + text for text in texts)
-        return hmac.new(self._secret, message, hashlib.sha256).hexdigest()
+        return self.mac(b"".join(len(text).to_bytes(8, "little") + text for text in texts)).hex()
+
+    def mac(self, message: bytes) -> bytes:
+        """HMAC-SHA256 of the bytes as they are."""
+        return hmac.new(self._secret, message, hashlib.sha256).digest()
+
+    def is_mac(self, mac: bytes, message: bytes) -> bool:
+        """Whether `mac` gives this; takes the same time either way."""
+        return hmac.compare_digest(self.mac(message), mac)
 
     def is_valid(self, signature: str, *parts: str | int) -> bool:
         """Whether `sign` gave this signature for these parts; takes the same time either way."""
@@ -51,13 +58,13 @@ def _read_or_make(path: Path) -> bytes:
         secret = path.read_bytes()
     except OSError as error:
         raise StorageError(
-            f"cannot keep the secret for download URLs in {path.name}: {error.strerror}. "
+            f"cannot keep a secret in {path.name}: {error.strerror}. "
             "Make the home folder writable for the user who runs the server."
         ) from error
     if len(secret) != SECRET_BYTES:
         raise StorageError(
             f"{path.name} in the home folder is damaged ({len(secret)} bytes instead of "
-            f"{SECRET_BYTES}); delete it, and a new one is made (download URLs given out so far "
-            "stop working)"
+            f"{SECRET_BYTES}); delete it, and a new one is made (download URLs or tokens given out "
+            "so far stop working)"
         )
     return secret

@@ -21,7 +21,7 @@ from tinsmith.domain.outcomes import StepDone, Succeeded
 from tinsmith.domain.records import Run
 from tinsmith.ledger import database
 from tinsmith.ledger.ledger import Ledger
-from tinsmith.ledger.migrations import bring_up_to_date
+from tinsmith.ledger.migrations import MIGRATIONS, bring_up_to_date
 
 MODEL = "org/tiny"
 STEP = OptimStep(AdamParams())
@@ -260,22 +260,39 @@ def test_migrations_run_in_order_and_once(ledger: Ledger):
         lambda connection: done.append("to 3"),
     )
 
+    ledger._write(lambda c: c.execute(text("UPDATE schema_version SET version = 1")))
     ledger._write(lambda c: bring_up_to_date(c, steps))
     ledger._write(lambda c: bring_up_to_date(c, steps))
 
     assert done == ["to 2", "to 3"]
 
 
+def test_a_ledger_of_the_first_schema_opens_with_its_sessions(ledger: Ledger, ledger_file: Path):
+    session = ledger.create_session("anna", display_name="old")
+    ledger._write(lambda c: c.execute(text("ALTER TABLE sessions DROP COLUMN project_id")))
+    ledger._write(lambda c: c.execute(text("UPDATE schema_version SET version = 1")))
+
+    newer = Ledger.open(ledger_file)
+
+    assert newer.session(session.session_id) == session
+    assert newer.set_project(session.session_id, "mail")
+    found = newer.session(session.session_id)
+    assert found is not None and found.project_id == "mail"
+    newer.close()
+
+
 def test_a_migration_that_fails_leaves_the_old_schema(ledger: Ledger):
+    newest = 1 + len(MIGRATIONS)
+
     def half(connection) -> None:
         connection.execute(text("CREATE TABLE half (a INTEGER)"))
         raise LookupError("half done")
 
     with pytest.raises(LookupError):
-        ledger._write(lambda c: bring_up_to_date(c, (half,)))
+        ledger._write(lambda c: bring_up_to_date(c, (*MIGRATIONS, half)))
 
     with ledger._read() as connection:
-        assert connection.execute(text("SELECT version FROM schema_version")).scalar() == 1
+        assert connection.execute(text("SELECT version FROM schema_version")).scalar() == newest
         names = connection.execute(text("SELECT name FROM sqlite_master")).scalars().all()
     assert "half" not in names
 

@@ -18,6 +18,7 @@ from tinsmith.service.archive import CHUNK_BYTES, tar_gz
 from tinsmith.service.signing import Signer
 
 PEFT = ["adapter_config.json", "adapter_model.safetensors"]
+WHOLE = [*PEFT, "optimizer.safetensors", "manifest.json"]
 
 
 def test_checkpoints_are_listed_for_their_owner(house):
@@ -43,7 +44,7 @@ def test_what_is_published_can_be_read_but_not_changed_by_others(house):
     checkpoints.publish(house.anna, address)
 
     assert checkpoints.weights_info(house.boris, str(address)).is_public
-    assert list(checkpoints.files(house.boris, address)) == PEFT
+    assert list(checkpoints.files(house.boris, address)) == WHOLE
     for change in (
         lambda: checkpoints.delete(house.boris, address),
         lambda: checkpoints.publish(house.boris, address),
@@ -97,7 +98,7 @@ def test_a_signed_file_can_be_fetched_without_a_key(house):
 
     signed, expires_at = house.service.checkpoints.sign(house.anna, address)
 
-    assert [file.path for file in signed] == PEFT
+    assert [file.path for file in signed] == WHOLE
     assert expires_at > datetime.now(UTC)
     for file in signed:
         opened, size = house.service.checkpoints.open_signed(
@@ -112,7 +113,7 @@ def test_a_signed_file_can_be_fetched_without_a_key(house):
 def test_a_signature_opens_what_it_was_made_for_and_nothing_else(house):
     run_id = house.run()
     address, other = house.saved(run_id, "a", 1), house.saved(run_id, "b", 2)
-    (config, weights), _ = house.service.checkpoints.sign(house.anna, address)
+    (config, weights, *_), _ = house.service.checkpoints.sign(house.anna, address)
 
     for where, path, expires, signature in (
         (other, config.path, config.expires, config.signature),
@@ -130,8 +131,8 @@ def test_a_signature_opens_what_it_was_made_for_and_nothing_else(house):
 def test_a_link_ends_with_its_time_or_its_checkpoint(house):
     address = house.saved(house.run())
     brief = house.build(config=replace(house.config, service=Settings(download_url_ttl_s=-1)))
-    (late, _), _ = brief.checkpoints.sign(house.anna, address)
-    (good, _), _ = house.service.checkpoints.sign(house.anna, address)
+    (late, *_), _ = brief.checkpoints.sign(house.anna, address)
+    (good, *_), _ = house.service.checkpoints.sign(house.anna, address)
 
     with pytest.raises(AccessError, match="expired"):
         house.service.checkpoints.open_signed(address, late.path, late.expires, late.signature)
@@ -143,7 +144,7 @@ def test_a_link_ends_with_its_time_or_its_checkpoint(house):
 
 def test_a_link_does_not_outlive_the_checkpoint_it_leads_to(house):
     address = house.saved(house.run())
-    (config, _), _ = house.service.checkpoints.sign(house.anna, address)
+    (config, *_), _ = house.service.checkpoints.sign(house.anna, address)
     house.ledger.set_expiry(address, datetime.now(UTC) - timedelta(seconds=1))
 
     with pytest.raises(NotFoundError):
@@ -152,14 +153,14 @@ def test_a_link_does_not_outlive_the_checkpoint_it_leads_to(house):
         )
 
 
-def test_the_archive_holds_the_adapter_byte_for_byte(house):
+def test_the_archive_of_a_training_checkpoint_holds_all_of_it_byte_for_byte(house):
     address = house.saved(house.run())
 
     data = b"".join(house.service.checkpoints.archive(house.anna, address))
 
     with tarfile.open(fileobj=io.BytesIO(data), mode="r:gz") as archive:
-        assert archive.getnames() == PEFT
-        for name in PEFT:
+        assert archive.getnames() == WHOLE
+        for name in WHOLE:
             packed = archive.extractfile(name)
             assert packed is not None
             with house.store.open(address, name) as original:

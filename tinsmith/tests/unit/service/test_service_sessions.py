@@ -10,6 +10,7 @@ from tinsmith.domain.errors import AccessError, InvalidInputError, NotFoundError
 from tinsmith.domain.ops import Release
 from tinsmith.domain.records import Caller
 from tinsmith.service.access import Access
+from tinsmith.service.tokens import Tokens
 
 MODEL = "org/tiny"
 
@@ -120,8 +121,8 @@ def test_the_sweep_deletes_expired_checkpoints_and_unnamed_ones_of_ended_session
             house.store.files(gone)
 
 
-def test_on_loopback_any_key_belongs_to_one_local_user():
-    access = Access()
+def test_on_loopback_any_key_belongs_to_one_local_user(tmp_path):
+    access = Access(Tokens(tmp_path / "secret"))
 
     assert access.authenticate("tml-a", True) == access.authenticate("tml-b", True)
     assert access.authenticate("tml-a", True) == Caller("local")
@@ -133,8 +134,8 @@ def test_on_loopback_any_key_belongs_to_one_local_user():
 
 
 @pytest.mark.parametrize("is_loopback", [True, False])
-def test_with_keys_everybody_shows_one(is_loopback: bool):
-    access = Access({"tml-anna": "anna", "tml-boris": "boris"})
+def test_with_keys_everybody_shows_one(is_loopback: bool, tmp_path):
+    access = Access(Tokens(tmp_path / "secret"), {"tml-anna": "anna", "tml-boris": "boris"})
 
     assert access.authenticate("tml-anna", is_loopback) == Caller("anna")
     assert access.authenticate("tml-boris", is_loopback) == Caller("boris")
