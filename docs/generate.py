@@ -98,6 +98,7 @@ def all_pages() -> dict[Path, str]:
         **{path: render(template, numbers) for template, path in PAGES.items()},
         Path("reference/cli.md"): reference.cli_page(),
         Path("reference/settings.md"): reference.settings_page(),
+        Path("reference/losses.md"): reference.losses_page(),
     }
 
 

@@ -1,5 +1,5 @@
-"""Reference pages that cannot go stale: made of the commands' own help and the settings' own
-docstrings."""
+"""Reference pages that cannot go stale: made of the commands' own help, the settings' own
+docstrings and the table of losses."""
 
 from __future__ import annotations
 
@@ -11,9 +11,12 @@ from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from tinsmith.nn.losses import Loss
 
 WIDTH = 96
 NOTE = "<!-- Written by `python docs/generate.py`; a test compares. Change the source instead. -->"
@@ -96,6 +99,62 @@ def settings_page() -> str:
         )
         + "\n"
     )
+
+
+def losses_page() -> str:
+    """Every loss of forward_backward: formula, inputs, settings, and what to know of it."""
+    from tinsmith.nn.losses import LOSSES
+
+    parts = [
+        "# Losses",
+        NOTE,
+        "What `forward_backward(data, loss_fn, loss_fn_config)` can compute. A loss is a **sum** "
+        "over tokens and datums, never a mean, and gradients add up until the next `optim_step`. "
+        "`forward` computes the same number and leaves no gradient. Every answer carries "
+        "`logprobs` in the shape of `target_tokens`, and the metric `loss:sum`.",
+        "Every datum carries `target_tokens` (int64, as long as its input, already shifted: "
+        "position i of the input predicts target i) and the inputs below (float32, in the same "
+        "shape). An input or a setting that a loss does not know is refused, not ignored; so are "
+        "NaN, infinities, and numbers out of range. No gradient comes from a position where the "
+        "loss's gate is 0: a token that should not count, in a prompt for instance, has 0 there.",
+        "In the formulas, for each token: `lp` is the log-probability of the target under the "
+        "weights of now, `w` its `weights`, `q` its `logprobs` when it was sampled, `A` its "
+        "`advantages`, `r = exp(lp - q)`, `low` and `high` the thresholds; `sg()` stops the "
+        "gradient.",
+        *(_loss_section(loss) for loss in LOSSES.values()),
+        "## Others",
+        "Any function of the logprobs: `forward_backward_custom` of the SDK runs it in your "
+        "program, between a `forward` and a `forward_backward` with `cross_entropy`, whose "
+        "`weights` are minus its derivative.",
+        "Any other name is refused through its future, with this list. `stable_reinforce`, which "
+        "some programs use by default, is among them: it has no public definition. Pass "
+        "`importance_sampling` or `ppo` instead.",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _loss_section(loss: Loss) -> str:
+    inputs = ", ".join(f"`{name}`" for name in sorted(loss.inputs))
+    notes = [f"- Inputs: {inputs}"]
+    notes += [f"- `{name}` holds 0 and 1 only" for name in sorted(loss.masks)]
+    notes += [f"- Gate: `{loss.gate}`" if loss.gate else "- Gate: none; every position counts"]
+    if loss.has_soft_targets:
+        notes.append("- Targets: one for each position, or K of them (soft targets), dense or CSR")
+    else:
+        notes.append("- Targets: one for each position")
+    parts = [
+        f"## {loss.name}",
+        f"```text\n{loss.formula}\n```",
+        "\n".join(notes),
+        " ".join((inspect.getdoc(loss.per_token) or "").split()),
+    ]
+    if loss.settings:
+        rows = [
+            f"| `{name}` | {setting.default:g} | {setting.low:g} to {setting.high:,.0f} |"
+            for name, setting in loss.settings.items()
+        ]
+        parts.append("\n".join(["| setting | default | allowed |", "|---|---|---|", *rows]))
+    return "\n\n".join(parts)
 
 
 def _toml_example() -> str:

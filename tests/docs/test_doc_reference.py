@@ -19,10 +19,12 @@ from mailroom.training.run import Trained
 from mailroom.training.run_directory import RunState, StepMetrics
 from mailroom.triage.report import json_entry
 from mailroom.triage.triage import TriagedMessage
+from tinsmith.nn.losses import LOSSES
 
 DOCS = Path(__file__).parents[2] / "docs"
 FORMATS = (DOCS / "reference" / "data-formats.md").read_text("utf-8")
 TAXONOMY = (DOCS / "reference" / "taxonomy.md").read_text("utf-8")
+LOSS_PAGE = (DOCS / "reference" / "losses.md").read_text("utf-8")
 ARCHITECTURE = (DOCS / "explanation" / "architecture.md").read_text("utf-8")
 OWN = (DOCS / "how-to" / "own-categories.md").read_text("utf-8")
 
@@ -77,6 +79,17 @@ def test_the_keys_of_a_taxonomy_file_are_all_described():
     category = keys_below(TAXONOMY, "In a category:") - {"[[categories.KEY.rules]]"}
     assert category | {"rules"} == set(CATEGORY_KEYS)
     assert keys_below(TAXONOMY, "In a rule:") == set(RULE_KEYS)
+
+
+def test_every_loss_is_documented_with_its_formula_inputs_and_settings():
+    sections = dict(re.findall(r"^## (\w+)\n(.*?)(?=^## )", LOSS_PAGE, re.MULTILINE | re.DOTALL))
+
+    assert set(sections) == set(LOSSES)
+    for name, loss in LOSSES.items():
+        in_code = set(re.findall(r"`(\w+)`", sections[name]))
+        assert loss.formula in sections[name]
+        assert loss.per_token.__doc__, name
+        assert loss.inputs | set(loss.settings) <= in_code
 
 
 @pytest.mark.parametrize("program", ["tinsmith", "mailroom"])

@@ -129,8 +129,8 @@ class MicroBatchPass:
         if not (math.isfinite(loss_sum) and math.isfinite(float(logprobs_NK.sum()))):
             raise UserError(
                 f"the loss of data[{numbers.start}:{numbers.stop}] is not finite ({loss_sum}): the "
-                "adapter has diverged (try a lower learning rate), the weights or advantages are too "
-                "large, or the logprobs are far from what the model gives now"
+                "adapter has diverged (try a lower learning rate), the weights or advantages are "
+                "too large, or the logprobs are far from what the model gives now"
             )
         self._loss_sum += loss_sum
         self._keep(logprobs_NK, data)

@@ -76,7 +76,7 @@ def cross_entropy(logprobs_NK: Tensor, inputs: Inputs, settings: Settings) -> Te
 
 
 def importance_sampling(logprobs_NK: Tensor, inputs: Inputs, settings: Settings) -> Tensor:
-    """Policy gradient with samples of an older policy, unbiased and without bounds."""
+    """The policy gradient on samples of an older policy. The ratio has no bounds."""
     return -(_log_ratio(logprobs_NK, inputs).exp() * inputs["advantages"])[:, 0]
 
 
