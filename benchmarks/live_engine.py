@@ -34,7 +34,9 @@ class LiveEngine:
         self._settled: set[str] = set()
         self._changed = threading.Condition()
         config = Config(home=home, engine=settings)
-        self._engine = EngineProcess(self._model, config, on_settled=self._note)
+        self._engine = EngineProcess(
+            self._model, config, on_settled=self._note, on_tokens=lambda told: None
+        )
         self._engine.start()
         deadline = time.monotonic() + PATIENCE_S
         while not self._engine.is_ready:

@@ -18,6 +18,12 @@ import tinker
 from sdk_steps import KEY, MODEL, LiveServer
 
 START_PATIENCE_S = 120.0
+CHAT_TEMPLATE = """\
+{%- for tool in tools or [] %}{{ tool | tojson }}
+{% endfor %}
+{%- for message in messages %}[{{ message.role }}] {{ message.content }}
+{% endfor %}
+{%- if add_generation_prompt %}[assistant]{{ eos_token if loud }}{% endif %}"""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -44,7 +50,10 @@ def model_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, eos_token="<|end|>", pad_token="<|end|>"
+        tokenizer_object=tokenizer,
+        eos_token="<|end|>",
+        pad_token="<|end|>",
+        chat_template=CHAT_TEMPLATE,
     ).save_pretrained(directory)
     config = Qwen3Config(
         vocab_size=len(vocabulary),

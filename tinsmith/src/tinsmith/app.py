@@ -78,7 +78,12 @@ class _Server:
             ring=self._ring,
         )
         self._engines = {
-            model.name: EngineProcess(model, config, on_settled=self._service.futures.wake)
+            model.name: EngineProcess(
+                model,
+                config,
+                on_settled=self._service.futures.wake,
+                on_tokens=self._service.streams.deliver,
+            )
             for model in models
         }
         app = create_app(

@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from multiprocessing import AuthenticationError
 from pathlib import Path
+from typing import Any
 
 from tinsmith.config import Config
 from tinsmith.domain.records import ServedModel
@@ -30,11 +31,17 @@ class EngineProcess:
     """A child process that serves one base model, kept alive by a thread of its own."""
 
     def __init__(
-        self, model: ServedModel, config: Config, *, on_settled: Callable[[Sequence[str]], None]
+        self,
+        model: ServedModel,
+        config: Config,
+        *,
+        on_settled: Callable[[Sequence[str]], None],
+        on_tokens: Callable[[Sequence[Sequence[Any]]], None],
     ) -> None:
         self.model = model
         self._config = config
         self._on_settled = on_settled
+        self._on_tokens = on_tokens
         self._bell: Bell | None = None
         self._child: subprocess.Popen[bytes] | None = None
         self._ready = threading.Event()
@@ -149,6 +156,8 @@ class EngineProcess:
                 bell.ring("ring")
             elif message["kind"] == "settled":
                 self._on_settled(message["request_ids"])
+            elif message["kind"] == "tokens":
+                self._on_tokens(message["told"])
 
 
 def _accept_engine(listener: BellListener) -> Bell:

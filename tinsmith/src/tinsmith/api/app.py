@@ -11,6 +11,7 @@ from starlette.routing import Mount
 
 from tinsmith.api import errors
 from tinsmith.api.front import Front
+from tinsmith.api.openai.app import create_openai_app
 from tinsmith.api.routes import HUB_ROUTES, TINKER_ROUTES
 from tinsmith.config import Limits
 from tinsmith.domain.errors import TinsmithError
@@ -33,8 +34,13 @@ def create_app(
             behind a proxy, which makes everybody look local.
         poll_hold_s: how long a poll waits for its result; below the SDK's timeout of 45 s.
     """
+    front = Front(service, is_healthy, limits, loopback, poll_hold_s)
     app = Starlette(
-        routes=[Mount("/api/v1", routes=TINKER_ROUTES), Mount("/hub", routes=HUB_ROUTES)],
+        routes=[
+            Mount("/api/v1", routes=TINKER_ROUTES),
+            Mount("/v1", app=create_openai_app(front)),
+            Mount("/hub", routes=HUB_ROUTES),
+        ],
         exception_handlers={
             TinsmithError: errors.answer_domain_error,
             HTTPException: errors.answer_http_error,
@@ -43,5 +49,5 @@ def create_app(
         },
     )
     app.router.redirect_slashes = False
-    app.state.front = Front(service, is_healthy, limits, loopback, poll_hold_s)
+    app.state.front = front
     return app

@@ -140,6 +140,8 @@ class Sample:
     """Score only the prompt's last n tokens."""
     topk_prompt_logprobs: int = 0
     topk_sample_logprobs: int = 0
+    stream: str | None = None
+    """The name under which its tokens are told as they come; None: they are not."""
 
 
 RunOp = (

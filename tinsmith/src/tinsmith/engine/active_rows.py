@@ -23,6 +23,10 @@ from tinsmith.nn.sampling import derive_seed
 
 _NO_TOKEN = -1
 
+Told = tuple[str, int, int, int, float, list[tuple[int, float]]]
+"""A new token: stream, which of the request's samples, its place there, token, logprob, and the
+likeliest at this place with theirs."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class StepOrder:
@@ -141,6 +145,19 @@ class ActiveRows:
             ):
                 finished[row] = StopReason.STOP
         return finished
+
+    def told(self, rows: NDArray[np.int64], chosen: Chosen) -> list[Told]:
+        """What was just recorded for these rows, as far as somebody wants to hear of it."""
+        told: list[Told] = []
+        for i, row in enumerate(rows.tolist()):
+            request, number = self._owners[row]
+            if request.sample.stream is not None and np.isfinite(chosen.logprobs[i]):
+                place = int(self._num_generated[row]) - 1
+                ids, logprobs = chosen.topk.get(i, ((), ()))
+                top = [(int(id_), float(p)) for id_, p in zip(ids, logprobs, strict=True)]
+                token, logprob = int(chosen.tokens[i]), float(chosen.logprobs[i])
+                told.append((request.sample.stream, number, place, token, logprob, top))
+        return told
 
     def result(
         self, row: int

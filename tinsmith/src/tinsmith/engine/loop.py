@@ -158,6 +158,9 @@ class EngineLoop:
         except Exception as error:
             failed = _failed(error, "sampling")
             outcomes = dict.fromkeys(self._sampler.reset(), failed)
+        told = self._sampler.take_told()
+        if told:
+            self._bell.ring("tokens", told=told)
         if outcomes:
             self._settle({request: Executed(outcome) for request, outcome in outcomes.items()})
 

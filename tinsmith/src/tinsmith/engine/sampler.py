@@ -13,7 +13,7 @@ import torch
 
 from tinsmith.domain.ops import Sample
 from tinsmith.domain.outcomes import Failed, FailureCategory, Outcome, StopReason, Succeeded
-from tinsmith.engine.active_rows import ActiveRows
+from tinsmith.engine.active_rows import ActiveRows, Told
 from tinsmith.engine.adapter import FrozenAdapter
 from tinsmith.engine.base_model import BaseModel
 from tinsmith.engine.next_tokens import Chosen, choose
@@ -53,6 +53,7 @@ class Sampler:
         """Requests whose prefill is under way: neither waiting nor active."""
         self._cache = KVCache(base.device)
         self._rows = ActiveRows(base.device)
+        self._told: list[Told] = []
 
     @property
     def num_waiting(self) -> int:
@@ -73,6 +74,11 @@ class Sampler:
         self._waiting.append(
             SampleRequest(request_id, sample, adapter, self._base, self._decode_text)
         )
+
+    def take_told(self) -> list[Told]:
+        """The tokens since the last call of requests that want to hear of them early."""
+        told, self._told = self._told, []
+        return told
 
     @torch.inference_mode()
     def step(self) -> Outcomes:
@@ -156,6 +162,7 @@ class Sampler:
         gone: set[int] = set()
         finished = self._rows.record(rows, chosen)
         is_broken = ~np.isfinite(chosen.logprobs)
+        self._told += self._rows.told(rows, chosen)
         if is_broken.any():
             for request in {self._rows.owner(row) for row in rows[is_broken].tolist()}:
                 outcomes.append((request.request_id, _not_finite()))

@@ -14,11 +14,13 @@ from tinsmith.ledger.ledger import Ledger
 from tinsmith.service.access import Access
 from tinsmith.service.checkpoints import Checkpoints
 from tinsmith.service.futures import Futures
+from tinsmith.service.model_samplers import ModelSamplers
 from tinsmith.service.models import Models
 from tinsmith.service.runs import Runs
 from tinsmith.service.samplers import Samplers
 from tinsmith.service.sessions import Sessions
 from tinsmith.service.signing import Signer
+from tinsmith.service.streams import Streams
 from tinsmith.service.tokens import Tokens
 
 
@@ -28,7 +30,9 @@ class Service:
     sessions: Sessions
     runs: Runs
     samplers: Samplers
+    model_samplers: ModelSamplers
     futures: Futures
+    streams: Streams
     checkpoints: Checkpoints
     models: Models
 
@@ -61,13 +65,16 @@ class Service:
                 ring(base_model)
 
         sessions = Sessions(ledger, store, config.service, ring_if_served)
+        samplers = Samplers(ledger, sessions, served, config.limits, ring_if_served)
         signer = Signer(Path(config.home) / "download-secret")
         return cls(
             access=Access(Tokens(Path(config.home) / "token-secret"), keys),
             sessions=sessions,
             runs=Runs(ledger, sessions, served, losses, config.limits, ring_if_served),
-            samplers=Samplers(ledger, sessions, served, config.limits, ring_if_served),
+            samplers=samplers,
+            model_samplers=ModelSamplers(ledger, sessions, served, samplers),
             futures=Futures(ledger),
+            streams=Streams(),
             checkpoints=Checkpoints(ledger, store, signer, config.service),
             models=served,
         )

@@ -36,6 +36,9 @@ class Fields:
             raise InvalidInputError(f"the body must be a JSON object, got {_shown(values)}")
         return cls(values)
 
+    def names(self) -> list[str]:
+        return list(self._values)
+
     def has(self, key: str) -> bool:
         return self._values.get(key) is not None
 
