@@ -45,7 +45,9 @@ def _commands(program: str, group: click.Group) -> Iterator[tuple[str, click.Com
     context = click.Context(group, info_name=program)
     for name in group.list_commands(context):
         command = group.get_command(context, name)
-        if command is not None and not command.hidden:
+        if isinstance(command, click.Group):
+            yield from _commands(f"{program} {name}", command)
+        elif command is not None and not command.hidden:
             yield f"{program} {name}", command
 
 

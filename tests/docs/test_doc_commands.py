@@ -39,6 +39,9 @@ def test_a_documented_command_has_the_options_that_it_is_shown_with(page: str, l
     program, name, *words = shlex.split(line.removesuffix("&"), comments=True)
     group = importlib.import_module(f"{program}.cli").main
     command = group.get_command(click.Context(group), name)
+    if isinstance(command, click.Group):
+        name, *words = words
+        command = command.get_command(click.Context(command), name)
     assert command is not None, f"{page}: {program} has no command {name}"
 
     known = {option for parameter in command.params for option in parameter.opts}

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
+from filelock import FileLock
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load as load_safetensors
@@ -221,6 +222,17 @@ class CheckpointStore:
             StorageError: a manifest could not be read for want of permission or a healthy disk;
                 its checkpoint is left as it is.
         """
+        with self.unswept():
+            return self._sweep(is_known)
+
+    @contextmanager
+    def unswept(self) -> Iterator[None]:
+        """Nothing is swept meanwhile: for those who write a checkpoint and then its row while a
+        server may start. Raises StorageError if the home folder can't be used."""
+        with _storage_errors(self._root), FileLock(self._root / ".lock"):
+            yield
+
+    def _sweep(self, is_known: Callable[[CheckpointAddress], bool]) -> int:
         num_removed = 0
         for leftover in list(self._root.glob("*/*/.*")):
             name = leftover.name.lstrip(".").rsplit(".", 2)[0]

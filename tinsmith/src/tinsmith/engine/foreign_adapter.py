@@ -1,0 +1,150 @@
+"""A PEFT adapter that was trained elsewhere, in the form that a run's adapter has.
+
+What differs is made equal without changing what the adapter computes. Its scale goes into B, as
+ours is always LORA_ALPHA / rank. Layers of one adapter with different ranks are padded with zeros
+to the largest; so is a layer that the adapter leaves out while our switches can't (they turn all
+attention layers on or off, for instance): where A and B are both zero, so are their gradients, and
+training leaves them at zero.
+
+Shape suffixes: R rank, I inputs, O outputs.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tinsmith.domain.errors import InvalidInputError
+from tinsmith.domain.ops import LORA_ALPHA, LoraConfig
+from tinsmith.engine.target_modules import Part, TargetModule
+
+Arrays = Mapping[str, NDArray[np.float32]]
+
+_NAME = re.compile(r"base_model\.model\.(?P<path>.+)\.lora_(?P<half>[AB])(\.default)?\.weight")
+_REFUSED = {
+    "use_dora": "DoRA scales whole columns",
+    "fan_in_fan_out": "its layers are stored transposed",
+    "modules_to_save": "it replaces whole layers",
+    "target_parameters": "it adapts parameters that are no layers",
+    "layer_replication": "it repeats layers",
+    "trainable_token_indices": "it replaces embeddings of tokens",
+    "lora_bias": "it trains biases",
+    "megatron_config": "its layers are split over devices",
+}
+
+
+def fit(
+    config: Mapping[str, Any], arrays: Arrays, targets: Sequence[TargetModule]
+) -> tuple[LoraConfig, dict[str, NDArray[np.float32]]]:
+    """The run settings that train these layers, and A and B by PEFT's names for all of them.
+
+    Args:
+        config: adapter_config.json.
+        arrays: adapter_model.safetensors, as fp32.
+        targets: the adaptable layers of the base model.
+
+    Raises:
+        InvalidInputError: no plain LoRA, or not of this base model.
+    """
+    _check_config(config)
+    pairs = _pairs(arrays)
+    by_path = {target.path: target for target in targets}
+    for path, (a_RI, b_OR) in pairs.items():
+        _check_layer(path, a_RI, b_OR, by_path.get(path))
+    rank = max(a_RI.shape[0] for a_RI, _ in pairs.values())
+    parts = {by_path[path].part for path in pairs}
+    lora = LoraConfig(
+        rank=rank,
+        seed=0,  # only a new adapter is drawn
+        train_attn=Part.ATTN in parts,
+        train_mlp=Part.MLP in parts,
+        train_unembed=Part.UNEMBED in parts,
+    )
+    fitted: dict[str, NDArray[np.float32]] = {}
+    for target in targets:
+        if not target.is_trained(lora):
+            continue
+        whole_a_RI = np.zeros((rank, target.num_inputs), np.float32)
+        whole_b_OR = np.zeros((target.num_outputs, rank), np.float32)
+        if target.path in pairs:
+            a_RI, b_OR = pairs[target.path]
+            own_rank = a_RI.shape[0]
+            whole_a_RI[:own_rank] = a_RI
+            scale = _scale(config, target.path, own_rank) / (LORA_ALPHA / rank)
+            whole_b_OR[:, :own_rank] = b_OR * np.float32(scale)
+        name = f"base_model.model.{target.path}"
+        fitted[f"{name}.lora_A.weight"] = whole_a_RI
+        fitted[f"{name}.lora_B.weight"] = whole_b_OR
+    return lora, fitted
+
+
+def _check_config(config: Mapping[str, Any]) -> None:
+    if config.get("peft_type") != "LORA":
+        raise InvalidInputError(
+            f"peft_type is {config.get('peft_type')!r}; only LORA adapters can be imported"
+        )
+    for key, why in _REFUSED.items():
+        if config.get(key):
+            raise InvalidInputError(
+                f"{key} of the adapter is {config[key]!r}: {why}, which cannot be trained on here"
+            )
+    if config.get("bias", "none") != "none":
+        raise InvalidInputError(f"bias of the adapter is {config['bias']!r}; only 'none' is served")
+
+
+def _pairs(arrays: Arrays) -> dict[str, tuple[NDArray[np.float32], NDArray[np.float32]]]:
+    halves: dict[str, dict[str, NDArray[np.float32]]] = {}
+    for name, array in arrays.items():
+        match = _NAME.fullmatch(name)
+        if match is None:
+            raise InvalidInputError(
+                f"tensor {name!r} is no A or B of a linear layer; only those can be imported. PEFT "
+                "adds copies of embeddings unless one saves with save_embedding_layers=False"
+            )
+        if not np.isfinite(array).all():
+            raise InvalidInputError(f"tensor {name!r} holds values that are not finite")
+        halves.setdefault(match["path"], {})[match["half"]] = array
+    if not halves:
+        raise InvalidInputError("the adapter has no tensors")
+    for path, found in halves.items():
+        if len(found) != 2:
+            raise InvalidInputError(
+                f"of layer {path!r} the adapter has only lora_{next(iter(found))}"
+            )
+    return {path: (found["A"], found["B"]) for path, found in halves.items()}
+
+
+def _check_layer(
+    path: str,
+    a_RI: NDArray[np.float32],
+    b_OR: NDArray[np.float32],
+    target: TargetModule | None,
+) -> None:
+    if target is None:
+        raise InvalidInputError(
+            f"the adapter changes {path!r}, which is no adaptable layer of this base model; is it "
+            "an adapter of another model?"
+        )
+    rank = a_RI.shape[0]
+    if a_RI.shape != (rank, target.num_inputs) or b_OR.shape != (target.num_outputs, rank):
+        raise InvalidInputError(
+            f"layer {path!r} takes A [rank, {target.num_inputs}] and B "
+            f"[{target.num_outputs}, rank], got {list(a_RI.shape)} and {list(b_OR.shape)}; is it "
+            "an adapter of another model?"
+        )
+
+
+def _scale(config: Mapping[str, Any], path: str, rank: int) -> float:
+    alpha = config.get("lora_alpha", 8)
+    for pattern, own in (config.get("alpha_pattern") or {}).items():
+        if re.match(rf"(.*\.)?({pattern})$", path):  # PEFT's own rule
+            alpha = own
+            break
+    if not isinstance(alpha, int | float) or not math.isfinite(alpha):
+        raise InvalidInputError(f"lora_alpha of the adapter is {alpha!r}; a number is wanted")
+    return alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
