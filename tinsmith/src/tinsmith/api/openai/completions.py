@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, TypeGuard
+from typing import TypeGuard
 
 import numpy as np
 from starlette.requests import Request
 from starlette.responses import Response
 
-from tinsmith.api.front import front_of, in_thread, read_fields
+from tinsmith.api.front import Front, front_of, in_thread, read_fields
 from tinsmith.api.openai.answering import Call, Prompted, answer
 from tinsmith.api.openai.asked import MAX_TOP, Asked, check_names, read_asked
 from tinsmith.api.openai.callers import caller_of
@@ -34,7 +34,7 @@ async def completions(request: Request) -> Response:
     return await (answer_in_parts if call.asked.is_streamed else answer)(request, call)
 
 
-def _read(front: Any, caller: Caller, fields: Fields) -> Call:
+def _read(front: Front, caller: Caller, fields: Fields) -> Call:
     check_names(fields, SERVED)
     has_echo = fields.flag_or("echo", False)
     max_tokens = fields.integer_or("max_tokens", MAX_TOKENS_UNLESS_SAID)

@@ -11,7 +11,6 @@ from typing import Any, Protocol
 from tinsmith.api.openai.growing_text import Piece, ScoredToken
 from tinsmith.api.openai.model_text import ModelText
 
-
 LEAST_LOGPROB = -9999.0
 
 
