@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from tinsmith.engine.free_memory import free_bytes
+from tinsmith.engine.target_modules import TargetModule
 from tinsmith.nn.context import Pair, Prefill, Segment
 from tinsmith.nn.logprobs import CHUNK_ELEMENTS
 from tinsmith.nn.sequences import PackedSequences
@@ -150,7 +151,7 @@ def _gigabytes(num_bytes: int) -> str:
 def _kept_bytes(base: BaseModel) -> int:
     tokens = torch.arange(_PROBE_TOKENS, device=base.device) % base.vocab_size
     pack = PackedSequences([_PROBE_TOKENS], base.device)
-    pairs = [_probe_pair(base, t.num_inputs, t.num_outputs) for t in base.targets]
+    pairs = [_probe_pair(base, t) for t in base.targets]
     given = {p.untyped_storage().data_ptr() for p in base.model.parameters()}
     given |= {b.untyped_storage().data_ptr() for b in base.model.buffers()}
     given |= {t.untyped_storage().data_ptr() for pair in pairs for t in pair}
@@ -170,11 +171,12 @@ def _kept_bytes(base: BaseModel) -> int:
     return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
 
 
-def _probe_pair(base: BaseModel, num_inputs: int, num_outputs: int) -> Pair:
+def _probe_pair(base: BaseModel, target: TargetModule) -> Pair:
     def leaf(*shape: int) -> Tensor:
         return torch.zeros(shape, device=base.device, requires_grad=True)
 
-    return leaf(_PROBE_RANK, num_inputs), leaf(num_outputs, _PROBE_RANK)
+    rows = _PROBE_RANK * target.num_experts
+    return leaf(rows, target.num_inputs), leaf(target.num_outputs, rows)
 
 
 def _segment(pairs: Sequence[Pair], num_tokens: int) -> Segment:

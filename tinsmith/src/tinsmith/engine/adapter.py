@@ -19,7 +19,11 @@ from torch import Tensor
 from tinsmith.domain.errors import InvalidInputError
 from tinsmith.domain.ops import LORA_ALPHA, LoraConfig
 from tinsmith.engine.base_model import BaseModel
-from tinsmith.engine.target_modules import TargetModule, peft_target_modules
+from tinsmith.engine.target_modules import (
+    TargetModule,
+    peft_target_modules,
+    peft_target_parameters,
+)
 from tinsmith.nn.context import Pair, Segment
 from tinsmith.nn.lora import init_pair
 
@@ -58,9 +62,9 @@ class AdapterLayout:
         start = 0
         for index, target in enumerate(base.targets):
             if target.is_trained(lora):
-                name = f"base_model.model.{target.path}"
-                a = Parameter(f"{name}.lora_A.weight", start, (lora.rank, target.num_inputs))
-                b = Parameter(f"{name}.lora_B.weight", a.stop, (target.num_outputs, lora.rank))
+                name, rows = f"base_model.model.{target.peft_path}", lora.rank * target.num_experts
+                a = Parameter(f"{name}.lora_A.weight", start, (rows, target.num_inputs))
+                b = Parameter(f"{name}.lora_B.weight", a.stop, (target.num_outputs, rows))
                 self._parameters[index] = (a, b)
                 start = b.stop
         if not self._parameters:
@@ -85,6 +89,11 @@ class AdapterLayout:
         """`target_modules` for adapter_config.json."""
         return peft_target_modules(self.targets, self._all_targets)
 
+    @property
+    def peft_target_parameters(self) -> list[str]:
+        """`target_parameters` for adapter_config.json; empty without experts."""
+        return peft_target_parameters(self.targets)
+
     def pairs(self, flat_P: Tensor) -> list[Pair | None]:
         """A and B as views of a flat vector, by AdapterLinear.index. Detached: each is a leaf."""
         pairs: list[Pair | None] = [None] * self.num_layers
@@ -101,7 +110,7 @@ class AdapterLayout:
         generator = torch.Generator().manual_seed(self.lora.seed % 2**63)
         flat_P = torch.empty(self.size)
         for a, b in self._parameters.values():
-            a_RI, b_OR = init_pair(self.lora.rank, a.shape[1], b.shape[0], generator)
+            a_RI, b_OR = init_pair(a.shape[0], a.shape[1], b.shape[0], generator)
             flat_P[a.start : a.stop] = a_RI.view(-1)
             flat_P[b.start : b.stop] = b_OR.view(-1)
         return flat_P

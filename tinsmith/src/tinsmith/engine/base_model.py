@@ -27,6 +27,7 @@ from tinsmith.engine.target_modules import TargetModule, decoder_layers, find_ta
 from tinsmith.nn.attention import ATTENTION_NAME
 from tinsmith.nn.context import Decode, ForwardContext, Prefill, Segment
 from tinsmith.nn.decoder import FAMILIES, Asked, Decoder
+from tinsmith.nn.experts import AdapterExperts
 from tinsmith.nn.logprobs import LogitScaling, OutputLayer
 from tinsmith.nn.lora import AdapterLinear
 from tinsmith.nn.quantized import QuantizedLinear
@@ -49,8 +50,9 @@ class Places:
 
 
 class BaseModel:
-    """A decoder-only model of transformers with our attention and an AdapterLinear in the place
-    of each layer that an adapter may change. Not thread-safe: one pass at a time."""
+    """A decoder-only model of transformers with our attention, and an AdapterLinear or
+    AdapterExperts in the place of each layer that an adapter may change. Not thread-safe: one
+    pass at a time."""
 
     def __init__(
         self, model: PreTrainedModel, device: torch.device, *, own_layers: bool = True
@@ -84,9 +86,11 @@ class BaseModel:
         self.targets: tuple[TargetModule, ...] = find_targets(model)
         """The adaptable layers, in the model's own order; Segment.pairs follows it."""
         for index, target in enumerate(self.targets):
-            linear = model.get_submodule(target.path)
-            assert isinstance(linear, nn.Linear | QuantizedLinear)
-            model.set_submodule(target.path, AdapterLinear(linear, index, self.context))
+            module = model.get_submodule(target.path)
+            if isinstance(module, nn.Linear | QuantizedLinear):
+                model.set_submodule(target.path, AdapterLinear(module, index, self.context))
+            elif not isinstance(module, AdapterExperts):  # one module has two targets in a row
+                model.set_submodule(target.path, AdapterExperts(module, index, self.context))
         decoder = model.get_decoder()
         assert isinstance(decoder, nn.Module)
         self._decoder = decoder

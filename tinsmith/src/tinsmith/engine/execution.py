@@ -225,6 +225,7 @@ class RunExecutor:
 
     def _adapter_config(self, state: TrainingState) -> Mapping[str, Any]:
         """What PEFT needs to load the adapter; its LoraConfig names these fields."""
+        experts = state.layout.peft_target_parameters
         return {
             "peft_type": "LORA",
             "task_type": "CAUSAL_LM",
@@ -236,6 +237,7 @@ class RunExecutor:
             "fan_in_fan_out": False,
             "inference_mode": True,
             "target_modules": state.layout.peft_target_modules,
+            **({"target_parameters": experts} if experts else {}),
         }
 
 

@@ -56,6 +56,11 @@ def quantize_linears(
     for target in find_targets(model):
         if target.part is Part.UNEMBED:
             continue
+        if target.parameter:
+            raise InvalidInputError(
+                f"{target.path} routes tokens to experts, and experts cannot be quantised; serve "
+                "the model without quantize"
+            )
         linear = model.get_submodule(target.path)
         assert isinstance(linear, nn.Linear)
         bias_O = None if linear.bias is None else linear.bias.to(device)

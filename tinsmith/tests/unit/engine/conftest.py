@@ -17,9 +17,11 @@ from transformers import (
     Gemma2Config,
     Gemma3TextConfig,
     LlamaConfig,
+    MixtralConfig,
     PreTrainedConfig,
     Qwen2Config,
     Qwen3Config,
+    Qwen3MoeConfig,
 )
 
 VOCAB_SIZE = 97
@@ -44,6 +46,16 @@ CONFIGS: dict[str, Callable[[], PreTrainedConfig]] = {
         **{**SHAPE, "hidden_size": 36, "num_attention_heads": 9, "num_key_value_heads": 3},
         tie_word_embeddings=True,
     ),
+    "qwen3_moe": lambda: Qwen3MoeConfig(
+        **SHAPE,
+        head_dim=16,
+        moe_intermediate_size=24,
+        num_experts=5,
+        num_experts_per_tok=2,
+        norm_topk_prob=True,
+        tie_word_embeddings=False,
+    ),
+    "mixtral": lambda: MixtralConfig(**SHAPE, num_local_experts=4, num_experts_per_tok=2),
     # A window shorter than the sequences, attention and final logits with a softcap.
     "gemma2": lambda: Gemma2Config(
         **SHAPE,

@@ -23,10 +23,11 @@ from transformers import (
     FalconConfig,
     GPT2Config,
     GraniteConfig,
-    MixtralConfig,
     Phi3Config,
     PreTrainedConfig,
+    Qwen2MoeConfig,
     Qwen3_5TextConfig,
+    Qwen3MoeConfig,
 )
 
 SMALL = {
@@ -131,7 +132,14 @@ def test_a_bf16_base_trains_with_fp32_adapters(
     ("config", "message"),
     [
         (GPT2Config(n_embd=32, n_layer=2, n_head=4), "c_attn is a Conv1D"),
-        (MixtralConfig(**SMALL, num_local_experts=2), "Router"),
+        (
+            Qwen2MoeConfig(**SMALL, moe_intermediate_size=24, num_experts=2),
+            r"layers\.0\.mlp\.shared_expert.* is a feed-forward layer beside experts",
+        ),
+        (
+            Qwen3MoeConfig(**SMALL, moe_intermediate_size=24, num_experts=2, mlp_only_layers=[0]),
+            r"layers\.0\.mlp\.gate_proj is a feed-forward layer beside experts",
+        ),
         (
             FalconConfig(hidden_size=32, num_hidden_layers=2, num_attention_heads=4),
             "let us replace",

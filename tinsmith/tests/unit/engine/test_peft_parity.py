@@ -17,7 +17,7 @@ from tinsmith.engine.trainer import Trainer, TrainingSettings
 from tinsmith.engine.training_state import TrainingState
 from transformers import AutoModelForCausalLM
 
-ARCHITECTURES = ["qwen3", "qwen2_5", "llama", "smollm", "gemma2", "gemma3"]
+ARCHITECTURES = ["qwen3", "qwen2_5", "llama", "smollm", "gemma2", "gemma3", "qwen3_moe", "mixtral"]
 
 
 def peft_model(directory: Path, adapter: AdapterState) -> peft.PeftModel:
@@ -29,6 +29,7 @@ def peft_model(directory: Path, adapter: AdapterState) -> peft.PeftModel:
         r=adapter.layout.lora.rank,
         lora_alpha=32,
         target_modules=adapter.layout.peft_target_modules,
+        target_parameters=adapter.layout.peft_target_parameters,
         task_type="CAUSAL_LM",
     )
     with warnings.catch_warnings():

@@ -159,3 +159,8 @@ def test_weights_of_a_kind_that_cannot_be_quantised_are_refused(
     save_file(eighths, folder / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(InvalidInputError, match=r"stored as F8_E4M3; .* F32, BF16, F16"):
         BaseModel.load(folder, quantize="8bit")
+
+
+def test_a_model_of_experts_is_not_quantised_in_part(model_dir: Callable[[str], Path]) -> None:
+    with pytest.raises(InvalidInputError, match=r"mlp\.experts .*cannot be quantised"):
+        BaseModel.load(model_dir("qwen3_moe"), quantize="8bit")

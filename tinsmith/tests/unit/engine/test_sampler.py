@@ -29,7 +29,7 @@ from tinsmith.engine.trainer import Trainer, TrainingSettings
 from tinsmith.engine.training_state import TrainingState
 from transformers import AutoModelForCausalLM
 
-ARCHITECTURES = ["qwen3", "qwen2_5", "llama", "smollm", "gemma2", "gemma3"]
+ARCHITECTURES = ["qwen3", "qwen2_5", "llama", "smollm", "gemma2", "gemma3", "qwen3_moe"]
 VOCAB_SIZE = 97
 EOS = 1
 
@@ -85,7 +85,11 @@ def test_greedy_text_equals_generate_with_the_peft_adapter(
         model_dir(name), dtype=torch.float32, attn_implementation="eager"
     )
     config = peft.LoraConfig(
-        r=4, lora_alpha=32, target_modules=adapter.layout.peft_target_modules, task_type="CAUSAL_LM"
+        r=4,
+        lora_alpha=32,
+        target_modules=adapter.layout.peft_target_modules,
+        target_parameters=adapter.layout.peft_target_parameters,
+        task_type="CAUSAL_LM",
     )
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*tie_word_embeddings.*")

@@ -23,7 +23,7 @@ from tinsmith.engine.training_state import TrainingState
 from transformers import AutoModelForCausalLM
 
 VOCAB_SIZE = 97
-ARCHITECTURES = ["qwen3", "qwen2_5", "llama", "smollm", "gemma2", "gemma3"]
+ARCHITECTURES = ["qwen3", "qwen2_5", "llama", "smollm", "gemma2", "gemma3", "qwen3_moe", "mixtral"]
 PATHS = {
     "as_shipped": TrainingSettings(),
     "sharing_off": TrainingSettings(share_prefixes=False),
@@ -73,12 +73,13 @@ def reference(
 ) -> Reference:
     """Loss, logprobs and gradients of PEFT in float64; of PEFT's own bf16 if `dtype` is that."""
     model = AutoModelForCausalLM.from_pretrained(
-        directory, dtype=dtype, attn_implementation="eager"
+        directory, dtype=dtype, attn_implementation="eager", experts_implementation="eager"
     )
     config = peft.LoraConfig(
         r=adapter.layout.lora.rank,
         lora_alpha=32,
         target_modules=adapter.layout.peft_target_modules,
+        target_parameters=adapter.layout.peft_target_parameters,
         task_type="CAUSAL_LM",
     )
     with warnings.catch_warnings():
