@@ -11,29 +11,29 @@ from tinsmith.domain.errors import InvalidInputError, NotFoundError
 from tinsmith.domain.ops import Sample, SamplingParams
 from tinsmith.service.streams import FreshToken, Streams
 
-from conftest import OTHER, TINY, House
-
+TINY, OTHER = "org/tiny", "org/other"
+VOCAB_SIZE = 100
 SAMPLE = Sample(np.array([1, 2], np.int32), SamplingParams(max_tokens=2))
 
 
-def saved_sampler(house: House, *, name: str = "a", **changes) -> str:
+def saved_sampler(house, *, name: str = "a", **changes) -> str:
     run_id = house.run()
     request_id = house.service.runs.save_for_sampler(house.anna, run_id, 1, name=name)
     return str(house.execute_save(request_id, **changes))
 
 
-def test_base_models_and_own_samplers_are_listed(house: House):
+def test_base_models_and_own_samplers_are_listed(house):
     address = saved_sampler(house)
     house.saved(house.run(), "training-state")
     samplers = house.service.model_samplers
-    assert [one.name for one in samplers.list(house.anna)] == [TINY.name, OTHER.name, address]
-    assert [one.name for one in samplers.list(house.boris)] == [TINY.name, OTHER.name]
+    assert [one.name for one in samplers.list(house.anna)] == [TINY, OTHER, address]
+    assert [one.name for one in samplers.list(house.boris)] == [TINY, OTHER]
 
 
-def test_what_is_another_callers_looks_like_what_is_not_there(house: House):
+def test_what_is_another_callers_looks_like_what_is_not_there(house):
     address = saved_sampler(house)
     samplers = house.service.model_samplers
-    assert samplers.find(house.anna, address).base == TINY
+    assert samplers.find(house.anna, address).base.name == TINY
     messages = []
     for name in (address, address + "x"):
         with pytest.raises(NotFoundError) as caught:
@@ -42,18 +42,18 @@ def test_what_is_another_callers_looks_like_what_is_not_there(house: House):
     assert messages[0] == messages[1]
 
 
-def test_a_published_sampler_answers_everybody(house: House):
+def test_a_published_sampler_answers_everybody(house):
     address = saved_sampler(house, is_public=True)
     samplers = house.service.model_samplers
     model = samplers.find(house.boris, address)
     [request_id] = samplers.submit(house.boris, model, [SAMPLE], seed=1)
-    [record] = [one for one in house.ledger.pending(TINY.name) if one.request_id == request_id]
+    [record] = [one for one in house.ledger.pending(TINY) if one.request_id == request_id]
     assert record.owner == "boris"
 
 
-def test_requests_of_a_caller_share_a_sampler_and_have_numbers_of_their_own(house: House):
+def test_requests_of_a_caller_share_a_sampler_and_have_numbers_of_their_own(house):
     samplers = house.service.model_samplers
-    model = samplers.find(house.anna, TINY.name)
+    model = samplers.find(house.anna, TINY)
     ids = samplers.submit(house.anna, model, [SAMPLE, SAMPLE], seed=None)
     ids += samplers.submit(house.anna, model, [SAMPLE], seed=None)
     assert len(set(ids)) == 3
@@ -62,9 +62,9 @@ def test_requests_of_a_caller_share_a_sampler_and_have_numbers_of_their_own(hous
     assert other.partition("#")[0] != ids[0].partition("#")[0]
 
 
-def test_samples_go_on_after_their_session_has_ended(house: House):
+def test_samples_go_on_after_their_session_has_ended(house):
     samplers = house.service.model_samplers
-    tiny, other = (samplers.find(house.anna, model.name) for model in (TINY, OTHER))
+    tiny, other = (samplers.find(house.anna, name) for name in (TINY, OTHER))
     samplers.submit(house.anna, tiny, [SAMPLE], seed=1)
     [session] = house.service.sessions.list(house.anna, limit=10, offset=0)
     house.service.sessions.finish(house.anna, session.session_id, "test")
@@ -72,12 +72,12 @@ def test_samples_go_on_after_their_session_has_ended(house: House):
     assert samplers.submit(house.anna, other, [SAMPLE], seed=1)
 
 
-def test_of_several_prompts_none_is_logged_if_one_is_wrong(house: House):
+def test_of_several_prompts_none_is_logged_if_one_is_wrong(house):
     samplers = house.service.model_samplers
-    bad = Sample(np.array([TINY.vocab_size], np.int32), SamplingParams())
-    with pytest.raises(InvalidInputError, match=str(TINY.vocab_size)):
-        samplers.submit(house.anna, samplers.find(house.anna, TINY.name), [SAMPLE, bad], seed=1)
-    assert not house.ledger.pending(TINY.name)
+    bad = Sample(np.array([VOCAB_SIZE], np.int32), SamplingParams())
+    with pytest.raises(InvalidInputError, match=str(VOCAB_SIZE)):
+        samplers.submit(house.anna, samplers.find(house.anna, TINY), [SAMPLE, bad], seed=1)
+    assert not house.ledger.pending(TINY)
 
 
 def test_tokens_told_in_a_thread_reach_their_stream_alone():
