@@ -22,7 +22,7 @@ from tinsmith.domain.model_limits import ModelLimits
 from tinsmith.engine.activation_memory import ActivationMemory
 from tinsmith.engine.model_files import load_pretrained
 from tinsmith.engine.quantization import quantization_of
-from tinsmith.engine.self_check import check_against_reference
+from tinsmith.engine.self_check import check_against_reference, check_experts
 from tinsmith.engine.target_modules import TargetModule, decoder_layers, find_targets
 from tinsmith.nn.attention import ATTENTION_NAME
 from tinsmith.nn.context import Decode, ForwardContext, Prefill, Segment
@@ -90,7 +90,9 @@ class BaseModel:
             if isinstance(module, nn.Linear | QuantizedLinear):
                 model.set_submodule(target.path, AdapterLinear(module, index, self.context))
             elif not isinstance(module, AdapterExperts):  # one module has two targets in a row
-                model.set_submodule(target.path, AdapterExperts(module, index, self.context))
+                experts = AdapterExperts(module, index, self.context)
+                check_experts(experts, module, target.path)
+                model.set_submodule(target.path, experts)
         decoder = model.get_decoder()
         assert isinstance(decoder, nn.Module)
         self._decoder = decoder

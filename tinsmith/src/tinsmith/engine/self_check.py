@@ -10,11 +10,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from tinsmith.domain.errors import InvalidInputError
 from tinsmith.nn.attention import ATTENTION_NAME
 from tinsmith.nn.context import Decode, Prefill
+from tinsmith.nn.experts import AdapterExperts
 from tinsmith.nn.kv_cache import KVCache
 from tinsmith.nn.sequences import PackedSequences
 
@@ -47,13 +48,39 @@ def check_against_reference(base: BaseModel) -> None:
         raise InvalidInputError("the base model's output is not finite: its weights are damaged")
     spread = (wanted - wanted.mean(dim=1, keepdim=True)).abs().max()
     gap = float((ours - wanted).abs().max() / spread.clamp(min=1e-30))
-    # Far above rounding in either precision, far below what a wrong mask or scale does.
-    tolerance = 1e-3 if base.dtype in (torch.float32, torch.float64) else 0.1
-    if not gap <= tolerance:
+    if not gap <= _tolerance(base.dtype):
         raise InvalidInputError(
             f"model type {model_type!r} is not supported: packed execution differs from the "
             f"model's own by {gap:.2g} of the logits' range"
         )
+
+
+@torch.inference_mode()
+def check_experts(ours: AdapterExperts, theirs: nn.Module, path: str) -> None:
+    """Compare stacked experts without an adapter with the module whose place they take, on a few
+    tokens that go to two experts each.
+
+    Raises:
+        InvalidInputError: they differ by more than the dtype explains.
+    """
+    num_experts, _, hidden_size = ours.gate_up_proj.shape
+    device, dtype = ours.gate_up_proj.device, ours.gate_up_proj.dtype
+    x_TH = torch.linspace(-2, 2, 3 * hidden_size, device=device).sin().view(3, -1).to(dtype)
+    expert_TK = torch.tensor([[0, 1], [1, 2], [3, 0]], device=device) % num_experts
+    share_TK = torch.tensor([[0.5, 0.5], [0.75, 0.25], [0.9, 0.1]], device=device).to(dtype)
+    wanted_TH = theirs(x_TH, expert_TK, share_TK).float()
+    gap = (ours(x_TH, expert_TK, share_TK).float() - wanted_TH).abs().max()
+    share = float(gap / wanted_TH.abs().max().clamp(min=1e-30))
+    if not share <= _tolerance(dtype):
+        raise InvalidInputError(
+            f"{path} is a {type(theirs).__name__} and not supported: experts with adapters differ "
+            f"from the model's own by {share:.2g} of their range"
+        )
+
+
+def _tolerance(dtype: torch.dtype) -> float:
+    """Far above rounding in either precision, far below what a wrong mask or scale does."""
+    return 1e-3 if dtype in (torch.float32, torch.float64) else 0.1
 
 
 def _packed_logits(base: BaseModel, sequences: Sequence[Tensor]) -> Tensor:

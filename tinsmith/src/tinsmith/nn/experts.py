@@ -4,25 +4,28 @@ Every expert has an adapter of its own, of the run's rank. A and B of all expert
 matrices as PEFT 0.21 stacks them: A's rows expert by expert, B's columns the other way round, the
 expert running fastest. The router is left as it is.
 
-Shape suffixes: T packed tokens, K experts of a token, S = T K pairs of both, N pairs of one expert,
-E experts, H hidden size, F width of an expert, I inputs, O outputs, R rank.
+Shape suffixes: T packed tokens, K experts of a token, S = T K pairs of both, ordered by expert and
+token, N pairs of one expert, E experts, H hidden size, F width of an expert, I inputs, O outputs,
+R rank.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tinsmith.nn.context import ForwardContext, Segment
+from tinsmith.nn.context import ForwardContext
 
 GATE_UP, DOWN = "gate_up_proj", "down_proj"
 
-Stacked = list[tuple[Segment, tuple[Tensor, ...], tuple[Tensor, ...]]]
-"""The segments that adapt a tensor, each with A [R, I] and B [O, R] by expert."""
+Rows = list[tuple[int, int]]
+"""First and last + 1 of the rows that each segment adapts."""
+Stacked = list[tuple[tuple[Tensor, ...], tuple[Tensor, ...]] | None]
+"""For each segment A [R, I] and B [O, R] by expert; None where it has no adapter."""
 
 
 def has_known_layout(module: nn.Module) -> bool:
@@ -61,57 +64,56 @@ class AdapterExperts(nn.Module):
     def forward(self, x_TH: Tensor, expert_TK: Tensor, share_TK: Tensor) -> Tensor:
         """The experts' outputs, each times its share, added up for each token: [T, H].
 
-        Tokens of an expert go through it together, ascending, so that those of an adapter lie
+        Tokens of an expert go through it together, ascending, so that those of a segment lie
         side by side there too.
         """
-        num_experts, per_token = len(self.gate_up_proj), expert_TK.shape[1]
-        order_S = expert_TK.flatten().argsort(stable=True)
-        token_S = order_S // per_token
-        counts = torch.bincount(expert_TK.flatten(), minlength=num_experts).tolist()
+        num_tokens, num_experts = len(x_TH), len(self.gate_up_proj)
+        token_T = torch.arange(num_tokens, device=x_TH.device)
+        place_S, order_S = (expert_TK * num_tokens + token_T[:, None]).flatten().sort()
+        token_S = order_S // expert_TK.shape[1]
+        bounds = [bound for s in self.context.segments for bound in (s.start, s.stop)]
+        first_E = torch.arange(num_experts, device=x_TH.device) * num_tokens
+        edges = torch.tensor([0, *bounds, num_tokens], device=x_TH.device)
+        # The only wait for the device.
+        found = torch.searchsorted(place_S, first_E[:, None] + edges).tolist()
         gate_up, down = (self._stacked(index) for index in (self.index, self.index + 1))
         outputs = []
-        for expert, token_N in enumerate(token_S.split(counts)):
-            if not len(token_N):
+        for expert, (start, *inner, stop) in enumerate(found):
+            if start == stop:
                 continue
-            x_NH = x_TH.index_select(0, token_N)
-            hidden = _adapted(x_NH, self.gate_up_proj[expert], gate_up, expert, token_N)
+            rows = [(a - start, b - start) for a, b in zip(inner[::2], inner[1::2], strict=True)]
+            x_NH = x_TH.index_select(0, token_S[start:stop])
+            hidden = self._adapted(x_NH, self.gate_up_proj, gate_up, expert, rows)
             gate_NF, up_NF = hidden.chunk(2, dim=-1)
             hidden = self.act_fn(gate_NF) * up_NF
-            outputs.append(_adapted(hidden, self.down_proj[expert], down, expert, token_N))
+            outputs.append(self._adapted(hidden, self.down_proj, down, expert, rows))
         y_SH = torch.cat(outputs) * share_TK.flatten().index_select(0, order_S)[:, None]
         return torch.zeros_like(x_TH).index_add(0, token_S, y_SH.to(x_TH.dtype))
 
     def _stacked(self, index: int) -> Stacked:
         # Apart all at once: backward then puts the experts' gradients together in one operation.
         num_experts = len(self.gate_up_proj)
-        stacked = []
+        stacked: Stacked = []
         for segment in self.context.segments:
             pair = segment.pairs[index]
-            if pair is not None:
-                a, b = pair
-                of_a = a.view(num_experts, -1, a.shape[1]).unbind(0)
-                of_b = b.view(b.shape[0], -1, num_experts).unbind(2)
-                stacked.append((segment, of_a, of_b))
+            if pair is None:
+                stacked.append(None)
+                continue
+            a, b = pair
+            of_a = a.view(num_experts, -1, a.shape[1]).unbind(0)
+            of_b = b.view(b.shape[0], -1, num_experts).unbind(2)
+            stacked.append((of_a, of_b))
         return stacked
 
-
-def _adapted(
-    x_NI: Tensor, weight_OI: Tensor, stacked: Stacked, expert: int, token_N: Tensor
-) -> Tensor:
-    """x W^T + scale (x A^T) B^T with the adapter of each row's own segment."""
-    y_NO = functional.linear(x_NI, weight_OI)
-    for (segment, of_a, of_b), (start, stop) in zip(stacked, _rows(stacked, token_N), strict=True):
-        a_RI, b_OR = of_a[expert].to(x_NI.dtype), of_b[expert].to(x_NI.dtype)
-        delta = functional.linear(functional.linear(x_NI[start:stop], a_RI), b_OR)
-        y_NO[start:stop] += segment.scale * delta
-    return y_NO
-
-
-def _rows(stacked: Stacked, token_N: Tensor) -> Sequence[tuple[int, int]]:
-    """Where the tokens of each segment lie among an expert's, which ascend."""
-    bounds = [bound for segment, _, _ in stacked for bound in (segment.start, segment.stop)]
-    if not bounds:
-        return []
-    edges = torch.tensor(bounds, device=token_N.device)
-    found = torch.searchsorted(token_N, edges).tolist()
-    return list(zip(found[::2], found[1::2], strict=True))
+    def _adapted(
+        self, x_NI: Tensor, weight_EOI: Tensor, stacked: Stacked, expert: int, rows: Rows
+    ) -> Tensor:
+        """x W^T + scale (x A^T) B^T with the expert's W and each segment's A and B for it."""
+        y_NO = functional.linear(x_NI, weight_EOI[expert])
+        for segment, pairs, (start, stop) in zip(self.context.segments, stacked, rows, strict=True):
+            if pairs is None or start == stop:
+                continue
+            a_RI, b_OR = pairs[0][expert].to(x_NI.dtype), pairs[1][expert].to(x_NI.dtype)
+            delta = functional.linear(functional.linear(x_NI[start:stop], a_RI), b_OR)
+            y_NO[start:stop] += segment.scale * delta
+        return y_NO

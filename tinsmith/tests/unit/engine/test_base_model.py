@@ -201,3 +201,15 @@ def test_a_folder_without_readable_weights_is_refused(
                 torch.save(tensors, folder / "pytorch_model.bin")
     with pytest.raises(InvalidInputError, match=str(folder)):
         BaseModel.load(folder)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_experts_that_compute_something_else_than_ours_are_refused(
+    dtype: torch.dtype, model_dir: Callable[[str], Path]
+) -> None:
+    model = AutoModelForCausalLM.from_pretrained(model_dir("qwen3_moe"), dtype=dtype)
+    experts = model.get_submodule("model.layers.1.mlp.experts")
+    theirs = experts.forward
+    experts.forward = lambda *inputs: theirs(*inputs).clamp(max=0.01)
+    with pytest.raises(InvalidInputError, match=r"layers\.1\.mlp\.experts .*differ"):
+        BaseModel(model, torch.device("cpu"))
