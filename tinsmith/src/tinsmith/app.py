@@ -76,6 +76,7 @@ class _Server:
             losses=list(LOSSES.values()),
             config=config,
             ring=self._ring,
+            tell_cancelled=self._tell_cancelled,
         )
         self._engines = {
             model.name: EngineProcess(
@@ -124,6 +125,10 @@ class _Server:
             self._service.close()
             self._ledger.close()
         return 1 if any(engine.gave_up for engine in self._engines.values()) else 0
+
+    def _tell_cancelled(self, base_model: str, request_id: str) -> None:
+        if base_model in self._engines:
+            self._engines[base_model].cancel(request_id)
 
     def _ring(self, base_model: str) -> None:
         self._engines[base_model].ring()

@@ -70,6 +70,12 @@ class EngineProcess:
         if bell is not None:
             bell.ring("ring")
 
+    def cancel(self, request_id: str) -> None:
+        """Tell the engine that nobody wants this sample any more."""
+        bell = self._bell
+        if bell is not None:
+            bell.ring("cancel", request_ids=[request_id])
+
     def ask_to_stop(self) -> None:
         """Let the engine finish its turn and end; `join` waits for it."""
         self._stopping.set()

@@ -24,7 +24,8 @@ async def retrieve_future(request: Request) -> Response:
             return refusal(410, str(error))  # the SDK submits the sample again
         raise
     if outcome is None:
-        return JSONResponse(write_try_again(request_id), status_code=408)
+        is_healthy = await in_thread(front.is_healthy)
+        return JSONResponse(write_try_again(request_id, is_healthy=is_healthy), status_code=408)
     answer = await in_thread(write_outcome, outcome)
     if isinstance(answer, bytes):
         return Response(answer, media_type=PROTOBUF)
@@ -37,7 +38,7 @@ def _is_of_a_sample(request: Request, request_id: str) -> bool:
 
 
 async def cancel_future(request: Request) -> Response:
-    """Accepted without effect: sampling ends by itself, and its result is just not asked for."""
-    caller_of(request)
-    (await read_fields(request)).text("request_id")
+    """Of samples only: a training op that were left out would change what the later ones do."""
+    caller, futures = caller_of(request), front_of(request).service.futures
+    await in_thread(futures.cancel, caller, (await read_fields(request)).text("request_id"))
     return JSONResponse({})

@@ -32,7 +32,7 @@ CLIENT_CONFIG = {
     # `whoami` reads the token.
     "pjwt_auth_enabled": True,
 }
-DYNAMIC_CONFIG = {"sample_cancel_enabled": False}
+DYNAMIC_CONFIG = {"sample_cancel_enabled": True}
 KEY_PREFIXES = ("tml-", "eyJ")
 """The SDK sends no other keys."""
 

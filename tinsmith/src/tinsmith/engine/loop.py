@@ -116,6 +116,8 @@ class EngineLoop:
         self._has_news = self._has_news or message is not None or patience_s > 0
         while message is not None:
             self._stopping = self._stopping or message["kind"] == "stop"
+            if message["kind"] == "cancel":
+                self._sampler.cancel(message["request_ids"])
             message = self._bell.listen(0.0)
 
     def _take_in(self) -> None:

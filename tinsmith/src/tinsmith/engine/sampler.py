@@ -7,6 +7,7 @@ token for every active sequence). Requests join and leave between turns.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Collection
 
 import numpy as np
 import torch
@@ -74,6 +75,17 @@ class Sampler:
         self._waiting.append(
             SampleRequest(request_id, sample, adapter, self._base, self._decode_text)
         )
+
+    @torch.inference_mode()
+    def cancel(self, request_ids: Collection[str]) -> None:
+        """Forget these requests, between turns; ids that are not here do no harm."""
+        self._waiting = deque(one for one in self._waiting if one.request_id not in request_ids)
+        gone = [
+            row for row in range(len(self._rows)) if self._rows.owner(row).request_id in request_ids
+        ]
+        if gone:
+            moves = self._cache.remove_rows(gone)
+            self._rows.apply_moves(moves, self._cache.num_rows)
 
     def take_told(self) -> list[Told]:
         """The tokens since the last call of requests that want to hear of them early."""

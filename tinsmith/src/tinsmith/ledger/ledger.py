@@ -258,6 +258,18 @@ class Ledger:
 
         return self._write(settle_all)
 
+    def cancel_sample(self, request_id: str, owner: str, failure: Failed) -> str | None:
+        """Settle the owner's sample as failed if it has no outcome yet: what the engine still
+        makes of it is ignored.
+
+        Returns:
+            the base model whose engine need not go on with it; None if nothing was changed.
+        """
+        encoded = encode(failure)
+        return self._write(
+            lambda connection: settling.cancel_sample(connection, request_id, owner, encoded)
+        )
+
     def op_status(self, request_id: str) -> OpStatus | None:
         with self._read() as connection:
             return oplog.status(connection, request_id)

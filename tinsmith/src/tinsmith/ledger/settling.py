@@ -83,6 +83,32 @@ def settle(connection: Connection, settlement: Settlement, encoded_outcome: byte
     return True
 
 
+def cancel_sample(
+    connection: Connection, request_id: str, owner: str, encoded_outcome: bytes
+) -> str | None:
+    """The base model whose engine need not go on; None if there is nothing to cancel."""
+    place = parse_request_id(request_id)
+    if place is None:
+        return None
+    is_waiting = (
+        (ops.c.scope == place[0])
+        & (ops.c.seq_id == place[1])
+        & (ops.c.owner == owner)
+        & (ops.c.kind == "sample")
+        & ops.c.settled_at.is_(None)
+    )
+    base_model = connection.execute(select(ops.c.base_model).where(is_waiting)).scalar()
+    if base_model is not None:
+        connection.execute(
+            update(ops)
+            .where(is_waiting)
+            .values(
+                settled_at=datetime.now(UTC), is_failed=True, outcome=encoded_outcome, payload=None
+            )
+        )
+    return base_model
+
+
 def drop_sample_results(connection: Connection, before: datetime, limit: int) -> int:
     """How many results went; fewer than `limit` means that none is left."""
     old = (

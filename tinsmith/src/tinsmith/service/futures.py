@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 
 from tinsmith.domain.errors import NotFoundError
-from tinsmith.domain.outcomes import Outcome
+from tinsmith.domain.outcomes import Failed, FailureCategory, Outcome
 from tinsmith.domain.records import Caller
 from tinsmith.ledger.ledger import Ledger
 from tinsmith.telemetry import failure
@@ -28,8 +28,12 @@ class Futures:
     poll: the next one looks again.
     """
 
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(
+        self, ledger: Ledger, tell_cancelled: Callable[[str, str], object] | None = None
+    ) -> None:
+        """`tell_cancelled(base model, request_id)` lets an engine know what it can drop."""
         self._ledger = ledger
+        self._tell_cancelled = tell_cancelled
         self._lock = threading.Lock()
         self._waiters: dict[str, set[_Waiter]] = {}
         self._rung: set[str] = set()
@@ -68,6 +72,24 @@ class Futures:
                 others.discard(waiter)
                 if not others:
                     del self._waiters[request_id]
+
+    def cancel(self, caller: Caller, request_id: str) -> None:
+        """End a sample whose result nobody wants; anything else, and what is settled, is left as
+        it is.
+
+        Raises:
+            NotFoundError: no such request, or not the caller's.
+        """
+        status = self._ledger.op_status(request_id)
+        if status is None or status.owner != caller.owner:
+            raise NotFoundError(f"there is no request {request_id!r}")
+        base_model = self._ledger.cancel_sample(
+            request_id, caller.owner, Failed(FailureCategory.USER, "cancelled by its client")
+        )
+        if base_model is not None:
+            self.wake([request_id])
+            if self._tell_cancelled is not None:
+                self._tell_cancelled(base_model, request_id)
 
     def wake(self, request_ids: Iterable[str]) -> None:
         """Tell those who wait for these requests to look: the ledger holds their outcomes.

@@ -46,6 +46,7 @@ class Service:
         losses: Sequence[LossRule],
         config: Config,
         ring: Callable[[str], object],
+        tell_cancelled: Callable[[str, str], object] | None = None,
         keys: Mapping[str, str] | None = None,
     ) -> Service:
         """Put the parts together.
@@ -54,6 +55,8 @@ class Service:
             losses: what the engines can compute, by name.
             ring: called with the name of one of `models` whenever the ledger holds something for
                 its engine; may be called from any thread.
+            tell_cancelled: called with a base model and the request_id of a sample of its that was
+                cancelled; from any thread.
             keys: API key -> owner; none means loopback only.
         """
         served = Models(models)
@@ -73,7 +76,7 @@ class Service:
             runs=Runs(ledger, sessions, served, losses, config.limits, ring_if_served),
             samplers=samplers,
             model_samplers=ModelSamplers(ledger, sessions, served, samplers),
-            futures=Futures(ledger),
+            futures=Futures(ledger, tell_cancelled),
             streams=Streams(),
             checkpoints=Checkpoints(ledger, store, signer, config.service),
             models=served,

@@ -6,7 +6,7 @@ def test_start_up_answers_with_what_the_server_can_do(client):
     assert config["parallel_fwdbwd_chunks"] is False
     assert config["sample_max_concurrent_requests"] == 256
     dynamic = client.post("/api/v1/client/dynamic_config", json={}).json()
-    assert dynamic == {"sample_cancel_enabled": False}
+    assert dynamic == {"sample_cancel_enabled": True}
     models = client.get("/api/v1/get_server_capabilities").json()["supported_models"]
     assert models == [
         {

@@ -57,5 +57,10 @@ def write_future(
     return answer
 
 
-def write_try_again(request_id: str) -> dict[str, Any]:
-    return {"type": "try_again", "request_id": request_id, "queue_state": "active"}
+def write_try_again(request_id: str, *, is_healthy: bool) -> dict[str, Any]:
+    """The SDK tells its user of a pause and of its reason."""
+    answer = {"type": "try_again", "request_id": request_id, "queue_state": "active"}
+    if not is_healthy:
+        answer["queue_state"] = "paused_capacity"
+        answer["queue_state_reason"] = "a model of this server is being loaded or restarted"
+    return answer
