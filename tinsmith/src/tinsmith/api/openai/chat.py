@@ -16,7 +16,7 @@ from tinsmith.api.openai.callers import caller_of
 from tinsmith.api.openai.forms import ChatForm
 from tinsmith.api.openai.model_text import model_text_in
 from tinsmith.api.openai.streaming import answer_in_parts
-from tinsmith.api.wire.fields import Fields, is_storable
+from tinsmith.api.wire.fields import Fields
 from tinsmith.domain.errors import InvalidInputError
 from tinsmith.domain.ops import Sample
 from tinsmith.domain.records import Caller
@@ -137,8 +137,6 @@ def _read_content(content: object, where: str) -> str:
                 f"type {str(kind)[:40]!r}: this server takes no images, sounds or files"
             )
         texts.append(part["text"])
-    if not all(map(is_storable, texts)):
-        raise InvalidInputError(f"{where}.content holds half a surrogate pair, which is no text")
     return "".join(texts)
 
 

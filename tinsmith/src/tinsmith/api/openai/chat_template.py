@@ -110,7 +110,7 @@ class ChatTemplate:
         variables |= {"messages": list(messages), "tools": list(tools) if tools else None}
         try:
             return template.render(**(self._special_tokens | variables))
-        except (jinja2.TemplateError, TypeError, ValueError, KeyError, AttributeError) as error:
+        except Exception as error:  # a stranger's program, which may trip over any message
             raise InvalidInputError(
                 f"the model's chat template does not take these messages: {error}"
             ) from error

@@ -17,7 +17,7 @@ from tinsmith.api.openai.forms import CompletionForm
 from tinsmith.api.openai.growing_text import GrowingText, Piece, ScoredToken
 from tinsmith.api.openai.model_text import ModelText, model_text_in
 from tinsmith.api.openai.streaming import answer_in_parts
-from tinsmith.api.wire.fields import Fields, is_storable
+from tinsmith.api.wire.fields import Fields
 from tinsmith.domain.errors import InvalidInputError
 from tinsmith.domain.ops import Sample
 from tinsmith.domain.records import Caller
@@ -58,9 +58,7 @@ def _read_prompts(fields: Fields) -> list[str | list[int]]:
     """The API's four forms: a text, texts, tokens, lists of tokens."""
     value = fields.raw("prompt")
     prompts = value if isinstance(value, list) and not _are_tokens(value) else [value]
-    if not prompts or not all(
-        (isinstance(one, str) and is_storable(one)) or _are_tokens(one) for one in prompts
-    ):
+    if not prompts or not all(isinstance(one, str) or _are_tokens(one) for one in prompts):
         raise fields.refuse("prompt", "a string, token ids, or a list of strings or of token ids")
     return prompts
 

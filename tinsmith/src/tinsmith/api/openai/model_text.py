@@ -11,6 +11,7 @@ from pathlib import Path
 from tokenizers import Tokenizer
 
 from tinsmith.api.openai.chat_template import ChatTemplate, read_json
+from tinsmith.api.wire.fields import is_storable
 from tinsmith.domain.errors import InvalidInputError
 
 _BYTE_TOKEN = re.compile(r"<0x([0-9A-F]{2})>")
@@ -30,6 +31,9 @@ class ModelText:
         self._has_byte_tokens = '"ByteFallback"' in steps
 
     def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
+        """Raises InvalidInputError for half surrogates, which JSON can spell."""
+        if not is_storable(text):
+            raise InvalidInputError("the prompt holds half of a surrogate pair, which is no text")
         return self._tokenizer.encode(text, add_special_tokens=add_special_tokens).ids
 
     def decode(self, tokens: Sequence[int]) -> str:
