@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sqlite3
+import time
 
 import httpx
 import numpy as np
@@ -121,7 +123,6 @@ def test_a_chat_goes_through_the_models_own_template(client, ask_sdk, tokenizer,
 
 def test_tokens_arrive_while_later_ones_are_still_being_decoded(client, live_server):
     body = {"model": MODEL, "prompt": PROMPT, "max_tokens": 400, "stream": True, "logprobs": 0}
-    body["logit_bias"] = {}
     # Seeds differ in when they end; one of these runs long.
     longest = 0
     for seed in range(6):
@@ -265,7 +266,7 @@ def test_a_bad_chat_is_refused(client, fields, named):
 
 def test_fields_without_effect_are_taken(client):
     answer = client.completions.create(
-        model=MODEL, prompt=PROMPT, max_tokens=2, user="me", presence_penalty=0, suffix=None
+        model=MODEL, prompt=PROMPT, max_tokens=2, user="me", presence_penalty=0, logit_bias={}
     )
     assert answer.choices[0].index == 0
 
@@ -282,19 +283,81 @@ def test_a_model_that_is_not_there_is_404(client, name):
         client.models.retrieve(name)
 
 
+@pytest.mark.parametrize(
+    ("call", "body"),
+    [
+        ("completions", r'{"model": "MODEL", "prompt": "\ud800"}'),
+        ("completions", '{"model": "MODEL", "prompt": {"text": "x"}}'),
+        ("completions", '{"model": "MODEL"}'),
+        ("completions", "[]"),
+        ("completions", "{"),
+        (
+            "chat/completions",
+            r'{"model": "MODEL", "messages": [{"role": "user", "content": "\ud800"}]}',
+        ),
+        ("chat/completions", '{"model": "MODEL", "messages": [{"role": "user", "content": 3}]}'),
+        ("chat/completions", '{"model": "MODEL", "messages": [null]}'),
+        ("chat/completions", '{"model": "MODEL", "messages": "hello"}'),
+        ("chat/completions", '{"messages": [{"role": "user", "content": "x"}]}'),
+    ],
+)
+def test_what_no_client_would_send_is_400_in_the_form_of_the_api(live_server, call, body):
+    answer = httpx.post(
+        f"{live_server.url}/v1/{call}",
+        content=body.replace("MODEL", MODEL),
+        headers={"Authorization": f"Bearer {KEY}"},
+    )
+    assert answer.status_code == 400, answer.text
+    assert answer.json()["error"]["type"] == "invalid_request_error"
+
+
+def test_a_call_that_is_not_there_says_what_is(live_server):
+    answer = httpx.post(f"{live_server.url}/v1/embeddings", json={})
+    assert answer.status_code == 404
+    assert "chat/completions" in answer.json()["error"]["message"]
+
+
 def test_without_a_key_there_is_nothing(live_server):
     answer = httpx.get(f"{live_server.url}/v1/models")
     assert answer.status_code == 401
     assert answer.json()["error"]["code"] == "invalid_api_key"
 
 
-def test_a_client_that_leaves_disturbs_nobody(client):
-    for _ in range(3):
-        with client.completions.create(
-            model=MODEL, prompt=PROMPT, max_tokens=400, stream=True, seed=2
-        ) as stream:
+@pytest.mark.parametrize("is_streamed", [True, False])
+def test_the_sample_of_a_client_that_leaves_is_called_off(client, live_server, is_streamed):
+    ledger = sqlite3.connect(f"file:{live_server.home}/ledger.db?mode=ro", uri=True)
+    newest = "SELECT settled_at, is_failed FROM ops WHERE kind = 'sample' ORDER BY row DESC LIMIT 1"
+    params = {"model": MODEL, "prompt": "x", "max_tokens": 500, "n": 256}
+    if is_streamed:
+        with client.completions.create(stream=True, **params) as stream:
             next(iter(stream))
+    else:
+        with pytest.raises(openai.APITimeoutError):
+            client.with_options(timeout=0.3).completions.create(**params)
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        settled_at, is_failed = ledger.execute(newest).fetchone()
+        if settled_at is not None:
+            break
+        time.sleep(0.05)
+    assert is_failed
+    ledger.close()
     assert client.completions.create(model=MODEL, prompt=PROMPT, max_tokens=2).choices
+
+
+def test_a_failure_in_the_middle_of_a_stream_reaches_the_client(client, live_server):
+    ledger = sqlite3.connect(f"file:{live_server.home}/ledger.db?mode=ro", uri=True)
+    newest = "SELECT scope || '#' || seq_id FROM ops WHERE kind = 'sample' ORDER BY row DESC"
+    with client.completions.create(
+        model=MODEL, prompt="y", max_tokens=500, n=256, stream=True
+    ) as stream:
+        next(iter(stream))
+        (request_id,) = ledger.execute(newest).fetchone()
+        with live_server.http() as http:
+            http.post("/cancel_future", json={"request_id": request_id})
+        with pytest.raises(openai.APIError, match="cancelled"):
+            list(stream)
+    ledger.close()
 
 
 def test_the_body_is_sent_as_events_that_end_with_done(live_server):

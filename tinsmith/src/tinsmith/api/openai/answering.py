@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from starlette.requests import Request
+from anyio import CancelScope
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
 from tinsmith.api.front import Front, front_of, in_thread
@@ -58,11 +60,31 @@ class Call:
 
 
 async def answer(request: Request, call: Call) -> Response:
-    """Raises UserError or ServiceError."""
+    """Raises UserError or ServiceError, or ClientDisconnect when there is nobody to answer."""
     front = front_of(request)
     requests = await submit(front, call, [prompt.sample for prompt in call.prompts])
-    results = [await result_of(front, call.caller, request_id) for request_id in requests]
-    return JSONResponse(await in_thread(_whole, call, results))
+    leaving = asyncio.create_task(_until_left(request))
+    waiting = asyncio.create_task(_results(front, call.caller, requests))
+    try:
+        await asyncio.wait({leaving, waiting}, return_when=asyncio.FIRST_COMPLETED)
+        if not waiting.done():
+            raise ClientDisconnect
+        return JSONResponse(await in_thread(_whole, call, waiting.result()))
+    except BaseException:
+        await call_off(front, call.caller, requests)
+        raise
+    finally:
+        leaving.cancel()
+        waiting.cancel()
+
+
+async def _until_left(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _results(front: Front, caller: Caller, requests: Sequence[str]) -> list[Sampled]:
+    return [await result_of(front, caller, request_id) for request_id in requests]
 
 
 async def submit(front: Front, call: Call, samples: Sequence[Sample]) -> list[str]:
@@ -74,6 +96,14 @@ async def submit(front: Front, call: Call, samples: Sequence[Sample]) -> list[st
         samples,
         seed=call.asked.seed,
     )
+
+
+async def call_off(front: Front, caller: Caller, requests: Sequence[str]) -> None:
+    """Nobody wants these any more; what is finished stays as it is. Not to be interrupted, as it is
+    called when something else was."""
+    with CancelScope(shield=True):
+        for request_id in requests:
+            await in_thread(front.service.futures.cancel, caller, request_id)
 
 
 async def result_of(front: Front, caller: Caller, request_id: str) -> Sampled:

@@ -127,9 +127,12 @@ def _read_message(message: object, where: str) -> dict[str, Any]:
 
 def _read_content(content: object, where: str) -> str:
     """A string, or parts of which all are text."""
-    parts = content if isinstance(content, list) else [{"type": "text", "text": content or ""}]
+    if content is None or isinstance(content, str):
+        return content or ""
+    if not isinstance(content, list):
+        raise InvalidInputError(f"{where}.content must be a string or a list of parts")
     texts = []
-    for part in parts:
+    for part in content:
         kind = part.get("type") if isinstance(part, dict) else None
         if not isinstance(part, dict) or kind != "text" or not isinstance(part.get("text"), str):
             raise InvalidInputError(

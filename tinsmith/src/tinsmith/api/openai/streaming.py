@@ -17,6 +17,7 @@ from tinsmith.api.front import Front, front_of
 from tinsmith.api.openai.answering import (
     REASONS,
     Call,
+    call_off,
     rest_of,
     result_of,
     shifted,
@@ -75,6 +76,9 @@ async def _chunks(front: Front, call: Call) -> AsyncGenerator[dict[str, Any], No
                 more = told[i].end(news) if isinstance(news, Sampled) else told[i].go_on(news)
                 for chunk in more:
                     yield envelope.around([chunk], None)
+        except BaseException:  # the client has left, or one of several prompts has failed
+            await call_off(front, call.caller, requests)
+            raise
         finally:
             for task in tasks:
                 task.cancel()
