@@ -116,6 +116,9 @@ def test_the_command_line_publishes_expires_and_deletes(live_server, trained, re
     (one,) = [checkpoint for checkpoint in listed if checkpoint.tinker_path == path]
     assert one.public
     assert one.expires_at is not None
+    tinker_command(live_server, "checkpoint", "unpublish", path)
+    listed = rest.list_checkpoints(trained.model_id).result().checkpoints
+    assert not any(checkpoint.public for checkpoint in listed)
     tinker_command(live_server, "checkpoint", "delete", "--yes", path)
     listed = rest.list_checkpoints(trained.model_id).result().checkpoints
     assert path not in [checkpoint.tinker_path for checkpoint in listed]

@@ -93,8 +93,8 @@ async def answer_http_error(request: Request, error: Exception) -> Response:
     call = f"{request.method} {request.url.path}"
     if error.status_code == 404:
         detail = (
-            f"this server has no call {call}: it serves the supervised part of the Tinker API as "
-            "the tinker SDK 0.38 uses it"
+            f"this server has no call {call}; docs/reference/compatibility.md lists those of the "
+            "tinker SDK 0.38 and what becomes of each"
         )
     elif error.status_code == 405:
         allowed = (error.headers or {}).get("Allow", "other methods")
