@@ -82,7 +82,7 @@ class _Server:
             model.name: EngineProcess(
                 model,
                 config,
-                on_settled=self._service.futures.wake,
+                on_settled=self._service.wake,
                 on_tokens=self._service.streams.deliver,
             )
             for model in models

@@ -7,6 +7,7 @@ from starlette.responses import JSONResponse, Response
 
 from tinsmith.api.errors import refusal
 from tinsmith.api.front import caller_of, front_of, in_thread, read_fields
+from tinsmith.api.wire.fields import Fields
 from tinsmith.api.wire.futures import write_outcome, write_try_again
 from tinsmith.domain.errors import NotFoundError
 
@@ -37,8 +38,28 @@ def _is_of_a_sample(request: Request, request_id: str) -> bool:
     return kind == "Sample" if kind else SAMPLER_MARK in request_id
 
 
+async def retrieve_futures(request: Request) -> Response:
+    """Which samples of a client are done. What came of them is read one by one."""
+    caller, front = caller_of(request), front_of(request)
+    fields = await read_fields(request)
+    target = fields.object_or("target", Fields({}, "target."))
+    hold_s = fields.number_or("timeout", front.poll_hold_s)
+    done, cursor = await front.service.completions.after(
+        caller,
+        target.text("sampling_session_id"),
+        target.integer_or("cloned_sampler_id", 0),
+        fields.integer_or("prev_cursor", 0),
+        min(max(hold_s, 0.0), front.poll_hold_s),
+    )
+    # Failures are "finished" as well: they have a result to read, which says why.
+    completions = [{"state": "finished", "request_id": request_id} for request_id in done]
+    return JSONResponse({"completions": completions, "cursor": cursor})
+
+
 async def cancel_future(request: Request) -> Response:
     """Of samples only: a training op that were left out would change what the later ones do."""
     caller, futures = caller_of(request), front_of(request).service.futures
-    await in_thread(futures.cancel, caller, (await read_fields(request)).text("request_id"))
+    request_id = (await read_fields(request)).text("request_id")
+    await in_thread(futures.cancel, caller, request_id)
+    front_of(request).service.completions.wake([request_id])
     return JSONResponse({})

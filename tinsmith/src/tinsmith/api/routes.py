@@ -37,6 +37,7 @@ TINKER_ROUTES: list[BaseRoute] = [
     Route("/samplers/{sampler}", sampling.get_sampler),
     Route("/asample", sampling.asample, methods=["POST"]),
     Route("/retrieve_future", futures.retrieve_future, methods=["POST"]),
+    Route("/retrieve_futures", futures.retrieve_futures, methods=["POST"]),
     Route("/cancel_future", futures.cancel_future, methods=["POST"]),
     Route("/training_runs", catalogue.list_runs),
     Route(RUN, catalogue.get_run),

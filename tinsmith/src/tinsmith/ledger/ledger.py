@@ -279,6 +279,11 @@ class Ledger:
         with self._read() as connection:
             return oplog.outcomes(connection, request_ids)
 
+    def settled_samples(self, sampler_id: str, low: int, high: int) -> list[str]:
+        """Request_ids of the sampler's ops from `low` to below `high` whose outcomes are kept."""
+        with self._read() as connection:
+            return oplog.settled_samples(connection, sampler_id, low, high)
+
     def sweep(self, samples_before: datetime) -> SweepCount:
         """Drop results of sample ops settled before that time, and what released runs were fed.
 

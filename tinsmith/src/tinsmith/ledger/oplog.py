@@ -264,6 +264,20 @@ def outcomes(connection: Connection, request_ids: Iterable[str]) -> dict[str, Ou
     return found
 
 
+def settled_samples(connection: Connection, scope: str, low: int, high: int) -> list[str]:
+    rows = connection.execute(
+        select(ops.c.seq_id)
+        .where(
+            ops.c.scope == scope,
+            ops.c.seq_id >= low,
+            ops.c.seq_id < high,
+            ops.c.outcome.is_not(None),
+        )
+        .order_by(ops.c.settled_at, ops.c.row)
+    )
+    return [f"{scope}#{row.seq_id}" for row in rows]
+
+
 def _is_repeat(connection: Connection, entry: Entry) -> bool:
     """Whether the place holds this very op; SequenceReusedError if it holds another."""
     first = connection.execute(_FIND_PLACE, _at(entry.scope, entry.seq_id)).one_or_none()

@@ -13,6 +13,7 @@ from tinsmith.domain.training_rules import LossRule
 from tinsmith.ledger.ledger import Ledger
 from tinsmith.service.access import Access
 from tinsmith.service.checkpoints import Checkpoints
+from tinsmith.service.completions import Completions
 from tinsmith.service.futures import Futures
 from tinsmith.service.model_samplers import ModelSamplers
 from tinsmith.service.models import Models
@@ -32,6 +33,7 @@ class Service:
     samplers: Samplers
     model_samplers: ModelSamplers
     futures: Futures
+    completions: Completions
     streams: Streams
     checkpoints: Checkpoints
     models: Models
@@ -76,11 +78,17 @@ class Service:
             runs=Runs(ledger, sessions, served, losses, config.limits, ring_if_served),
             samplers=samplers,
             model_samplers=ModelSamplers(ledger, sessions, served, samplers),
+            completions=Completions(ledger),
             futures=Futures(ledger, tell_cancelled),
             streams=Streams(),
             checkpoints=Checkpoints(ledger, store, signer, config.service),
             models=served,
         )
+
+    def wake(self, request_ids: Sequence[str]) -> None:
+        """Tell whoever waits for these requests that the ledger holds their outcomes."""
+        self.futures.wake(request_ids)
+        self.completions.wake(request_ids)
 
     def close(self) -> None:
         """Stop what runs in the background; the ledger stays open."""
