@@ -30,7 +30,7 @@ _REFUSED = {
     "use_dora": "DoRA scales whole columns",
     "fan_in_fan_out": "its layers are stored transposed",
     "modules_to_save": "it replaces whole layers",
-    "target_parameters": "it adapts parameters that are no layers",
+    "target_parameters": "it adapts parameters, such as stacked experts, instead of layers",
     "layer_replication": "it repeats layers",
     "trainable_token_indices": "it replaces embeddings of tokens",
     "lora_bias": "it trains biases",
@@ -53,7 +53,7 @@ def fit(
     """
     _check_config(config)
     pairs = _pairs(arrays)
-    by_path = {target.path: target for target in targets}
+    by_path = {target.path: target for target in targets if not target.parameter}
     for path, (a_RI, b_OR) in pairs.items():
         _check_layer(path, a_RI, b_OR, by_path.get(path))
     rank = max(a_RI.shape[0] for a_RI, _ in pairs.values())
