@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -179,3 +180,31 @@ def test_downloads_carry_no_key_and_forged_ones_are_refused(live_server, rest, e
     with live_server.http(key=None) as http:
         assert http.get(url).status_code == 200
         assert http.get(url.replace("adapter_config.json", "manifest.json")).status_code == 401
+
+
+def test_the_command_line_pushes_a_peft_folder_with_a_card_to_the_hub(
+    live_server, trained, rest, export, tmp_path, monkeypatch
+):
+    class Hub:
+        """The hub's client, which is not ours, as far as the command uses it."""
+
+        def whoami(self) -> dict:
+            return {"name": "me"}
+
+        def create_repo(self, **settings) -> None:
+            assert settings["repo_id"] == "me/adapter"
+            assert settings["private"]
+
+        def upload_folder(self, *, folder_path, **settings) -> None:
+            shutil.copytree(folder_path, tmp_path / "pushed")
+
+    def nothing_there(**settings) -> str:
+        raise OSError("this repository is new")
+
+    monkeypatch.setattr("huggingface_hub.HfApi", Hub)
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", nothing_there)
+
+    tinker_command(live_server, "checkpoint", "push-hf", export, "--repo", "me/adapter")
+
+    check_peft_folder(tmp_path, adapter_of(trained, rest, "against-pushed"))
+    assert MODEL in (tmp_path / "pushed" / "README.md").read_text()
