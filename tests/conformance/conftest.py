@@ -11,11 +11,12 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import tinker
-from sdk_steps import KEY, MODEL, LiveServer
+from sdk_steps import KEY, MODEL, OTHER_MODEL, LiveServer
 
 START_PATIENCE_S = 120.0
 CHAT_TEMPLATE = """\
@@ -79,10 +80,25 @@ def model_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def live_server(
     model_directory: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[LiveServer]:
-    home = tmp_path_factory.mktemp("home")
+    with serving(tmp_path_factory.mktemp("home"), model_directory, MODEL) as server:
+        yield server
+
+
+@pytest.fixture
+def two_model_server(model_directory: Path, tmp_path: Path) -> Iterator[LiveServer]:
+    """The same files as two base models, each with an engine of its own."""
+    with serving(tmp_path / "home", model_directory, MODEL, OTHER_MODEL) as server:
+        yield server
+
+
+@contextmanager
+def serving(home: Path, model_directory: Path, *names: str) -> Iterator[LiveServer]:
+    home.mkdir(exist_ok=True)
     log = home / "server.log"
     command = [sys.executable, "-m", "tinsmith.cli", "serve", "--home", str(home), "--port", "0"]
-    command += ["--device", "cpu", "--model", f"{MODEL}={model_directory}"]
+    command += ["--device", "cpu"]
+    for name in names:
+        command += ["--model", f"{name}={model_directory}"]
     with log.open("wb") as file:
         process = subprocess.Popen(
             command, stdout=file, stderr=file, env={**os.environ, "OMP_NUM_THREADS": "1"}

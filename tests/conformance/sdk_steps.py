@@ -13,6 +13,7 @@ import tinker
 from safetensors.numpy import load as load_safetensors
 
 MODEL = "conformance/tiny"
+OTHER_MODEL = "conformance/other"
 KEY = "tml-conformance"
 ADAM = tinker.AdamParams(learning_rate=1e-2, eps=1e-8)
 

@@ -10,7 +10,9 @@ import tinker
 import zstandard
 from sdk_steps import (
     ADAM,
+    KEY,
     MODEL,
+    OTHER_MODEL,
     adapter_of,
     assert_equal_adapters,
     batch_of,
@@ -136,6 +138,26 @@ def test_twins_stay_equal_while_runs_of_other_ranks_train_beside_them(make_run, 
     assert {array.shape[0] for name, array in first.items() if "lora_A" in name} == {3}
     ranks = [adapter_of(run, rest, "end") for run in others]
     assert [next(a.shape[0] for n, a in one.items() if "lora_A" in n) for one in ranks] == [1, 8]
+
+
+def test_two_base_models_train_side_by_side_and_keep_their_checkpoints_apart(two_model_server):
+    url = two_model_server.url
+    rest = tinker.RestClient(base_url=url, api_key=KEY)
+    service = tinker.ServiceClient(base_url=url, api_key=KEY)
+    runs = [
+        service.create_lora_training_client(model, rank=2, seed=3).result()
+        for model in (MODEL, OTHER_MODEL)
+    ]
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda run: train(run, [0, 1]), runs))
+    first, second = (adapter_of(run, rest, "end") for run in runs)
+    assert_equal_adapters(first, second)  # the same files under two names
+    path = runs[0].save_state("mine").result().path
+    with pytest.raises(tinker.BadRequestError, match=OTHER_MODEL):
+        service.create_sampling_client(model_path=path, base_model=OTHER_MODEL).result()
+    (one,) = rest.list_checkpoints(runs[1].model_id).result().checkpoints
+    assert one.checkpoint_type == "external"
+    service.close("success").result()
 
 
 def test_a_custom_loss_that_raises_leaves_the_run_usable(make_run, service, rest):
