@@ -38,7 +38,7 @@ def test_garbage_is_never_our_failure(client, body):
 @pytest.mark.parametrize(
     ("method", "path"),
     [
-        ("POST", "/api/v1/retrieve_futures"),
+        ("POST", "/api/v1/join_sampling_session"),
         ("POST", "/api/v1/create_custom_loss"),
         ("POST", "/api/v1/forward"),
         ("GET", "/api/v1/audit"),
