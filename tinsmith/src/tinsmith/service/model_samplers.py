@@ -61,8 +61,7 @@ class ModelSamplers:
         return [NamedModel(name, model) for name, model in models.items()] + [
             NamedModel(str(checkpoint.address), models[checkpoint.base_model], checkpoint)
             for checkpoint in found
-            if checkpoint.base_model in models
-            and checkpoint.address.kind is CheckpointKind.SAMPLER
+            if checkpoint.base_model in models and checkpoint.address.kind is CheckpointKind.SAMPLER
         ]
 
     def find(self, caller: Caller, name: str) -> NamedModel:
