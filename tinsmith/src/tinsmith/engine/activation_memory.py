@@ -67,6 +67,8 @@ class ActivationMemory:
     the scores themselves (softcap, window); else 0."""
     per_scored: int
     """For each row of the output layer's chunk."""
+    chunk_rows: int
+    """The most rows that the output layer sees at once."""
     mask_cell: int
 
     @classmethod
@@ -81,6 +83,7 @@ class ActivationMemory:
             working_per_token=one_layer,
             per_pair=_score_bytes(base),
             per_scored=base.vocab_size * (4 if itemsize == 4 else 4 + 2 * itemsize),
+            chunk_rows=max(1, CHUNK_ELEMENTS // base.vocab_size),
             mask_cell=itemsize,
         )
 
@@ -88,14 +91,11 @@ class ActivationMemory:
         per_token = self.working_per_token
         if trains:
             per_token += self.recomputed_per_token if checkpointing else self.kept_per_token
-        chunk_rows = self.per_scored and min(
-            demand.num_scored, max(1, CHUNK_ELEMENTS * 4 // self.per_scored)
-        )
         return (
             per_token * demand.num_tokens
             + self.per_pair * demand.longest**2
             + self.mask_cell * demand.num_mask_cells
-            + self.per_scored * chunk_rows
+            + self.per_scored * min(demand.num_scored, self.chunk_rows)
         )
 
     def token_budget(self, device: torch.device, room: int) -> int:

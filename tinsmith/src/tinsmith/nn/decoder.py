@@ -25,13 +25,8 @@ from torch.utils.checkpoint import checkpoint
 from tinsmith.nn.attention import AttentionRule, Queries, attend
 from tinsmith.nn.context import Decode, Pair, Prefill, Segment
 from tinsmith.nn.lora import AdapterLinear, adapted_product, product_gradients
-from tinsmith.nn.pointwise import (
-    normalised,
-    rms_norm,
-    rms_norm_gradient,
-    rotate,
-    rotate_gradient,
-)
+from tinsmith.nn.rms_norm import normalised, rms_norm, rms_norm_gradient
+from tinsmith.nn.rotary import rotate, rotate_gradient
 
 FAMILIES = frozenset({"llama", "mistral", "qwen2", "qwen3"})
 """transformers' model types whose layers are of this kind."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,37 +9,14 @@ import numpy as np
 import peft
 import pytest
 import torch
+from beside_peft import in_peft
 from tinsmith.domain.ops import ForwardBackward, LoraConfig
 from tinsmith.engine.adapter import AdapterState
 from tinsmith.engine.base_model import BaseModel
 from tinsmith.engine.trainer import Trainer, TrainingSettings
 from tinsmith.engine.training_state import TrainingState
-from transformers import AutoModelForCausalLM
 
 ARCHITECTURES = ["qwen3", "qwen2_5", "llama", "smollm", "gemma2", "gemma3", "qwen3_moe", "mixtral"]
-
-
-def peft_model(directory: Path, adapter: AdapterState) -> peft.PeftModel:
-    """The same weights under PEFT, on transformers' own eager attention."""
-    model = AutoModelForCausalLM.from_pretrained(
-        directory, dtype=torch.float32, attn_implementation="eager"
-    )
-    config = peft.LoraConfig(
-        r=adapter.layout.lora.rank,
-        lora_alpha=32,
-        target_modules=adapter.layout.peft_target_modules,
-        target_parameters=adapter.layout.peft_target_parameters,
-        task_type="CAUSAL_LM",
-    )
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*tie_word_embeddings.*")
-        # PEFT 0.21 asks transformers for a property by its old name.
-        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*")
-        wrapped = peft.get_peft_model(model, config)
-    tensors = {name: torch.from_numpy(array) for name, array in adapter.to_arrays().items()}
-    loaded = peft.set_peft_model_state_dict(wrapped, tensors)
-    assert not loaded.unexpected_keys
-    return wrapped
 
 
 def peft_loss(
@@ -70,7 +46,7 @@ def test_loss_and_every_gradient_equal_peft(
     base = base_of(name)
     adapter = trained_adapter(base, LoraConfig(rank=4, seed=3, train_unembed=train_unembed))
     op = batch()
-    reference = peft_model(model_dir(name), adapter)
+    reference = in_peft(model_dir(name), adapter)
     wanted_loss, wanted_logprobs = peft_loss(reference, op)
     wanted_loss.backward()
 
@@ -107,7 +83,7 @@ def test_peft_finds_exactly_the_layers_of_one_switch(
     off = {"train_attn": False, "train_mlp": False, "train_unembed": False}
     adapter = trained_adapter(tiny_qwen3, LoraConfig(rank=2, seed=0, **{**off, switch: True}))
 
-    reference = peft_model(model_dir("qwen3"), adapter)
+    reference = in_peft(model_dir("qwen3"), adapter)
 
     wanted = {
         name.replace(".default", "")

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-import peft
 import pytest
 import torch
+from beside_peft import in_peft
 from numpy.typing import NDArray
 from tinsmith.domain.datum import Datum
 from tinsmith.domain.errors import InvalidInputError
@@ -27,7 +26,6 @@ from tinsmith.engine.base_model import BaseModel
 from tinsmith.engine.sampler import Sampler
 from tinsmith.engine.trainer import Trainer, TrainingSettings
 from tinsmith.engine.training_state import TrainingState
-from transformers import AutoModelForCausalLM
 
 ARCHITECTURES = ["qwen3", "qwen2_5", "llama", "smollm", "gemma2", "gemma3", "qwen3_moe"]
 VOCAB_SIZE = 97
@@ -81,23 +79,7 @@ def test_greedy_text_equals_generate_with_the_peft_adapter(
 ) -> None:
     base = base_of(name)
     adapter = trained_adapter(base, LoraConfig(rank=4, seed=2))
-    model = AutoModelForCausalLM.from_pretrained(
-        model_dir(name), dtype=torch.float32, attn_implementation="eager"
-    )
-    config = peft.LoraConfig(
-        r=4,
-        lora_alpha=32,
-        target_modules=adapter.layout.peft_target_modules,
-        target_parameters=adapter.layout.peft_target_parameters,
-        task_type="CAUSAL_LM",
-    )
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*tie_word_embeddings.*")
-        # PEFT 0.21 asks transformers for a property by its old name.
-        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*")
-        reference = peft.get_peft_model(model, config)
-    tensors = {key: torch.from_numpy(array) for key, array in adapter.to_arrays().items()}
-    peft.set_peft_model_state_dict(reference, tensors)
+    reference = in_peft(model_dir(name), adapter)
     asked = prompts(7, 1, 20, 7)
 
     results = drain(
