@@ -64,9 +64,12 @@ def test_a_token_for_somebody_elses_weights_is_refused_by_name(service, run):
         service.create_training_client_from_state(path, weights_access_token="x").result()
 
 
-def test_encrypted_exports_are_refused_by_name(run):
+@pytest.mark.parametrize(
+    "recipients", [[], ["age1xyz"], ["AGE-SECRET-KEY-1QQ"], ["ssh-rsa x"] * 11]
+)
+def test_exports_for_what_is_no_public_key_are_refused_by_name(run, recipients):
     with pytest.raises(tinker.RequestFailedError, match="age_encryption_recipients"):
-        run.save_weights_external("secret", age_encryption_recipients=["age1xyz"]).result()
+        run.save_weights_external("secret", age_encryption_recipients=recipients).result()
 
 
 def test_samplers_are_found_by_their_handle(service, live_server):

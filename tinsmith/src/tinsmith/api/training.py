@@ -18,10 +18,12 @@ from tinsmith.api.wire.fields import Fields
 from tinsmith.api.wire.futures import write_future
 from tinsmith.api.wire.saving import (
     Save,
+    SaveExternal,
     SaveUnnamed,
     makes_a_run,
     read_load_as_new_run,
     read_save,
+    read_save_external,
     read_save_for_sampler,
 )
 from tinsmith.api.wire.training import (
@@ -145,13 +147,18 @@ async def save_weights_external(request: Request) -> Response:
     fields = await read_fields(request)
     place = read_place(fields)
 
-    def submit(save: Save) -> str:
+    def submit(save: SaveExternal) -> str:
         return runs.save_external(
-            caller, place.run_id, place.seq_id, name=save.name, ttl_s=save.ttl_s
+            caller,
+            place.run_id,
+            place.seq_id,
+            name=save.name,
+            ttl_s=save.ttl_s,
+            age_recipients=save.age_recipients,
         )
 
     return await in_thread(
-        _log, runs, caller, place, "save_external", lambda: read_save(fields), submit
+        _log, runs, caller, place, "save_external", lambda: read_save_external(fields), submit
     )
 
 

@@ -6,6 +6,8 @@
         optimizer.safetensors       training checkpoints only
         manifest.json               sizes and SHA-256 of the above, written last
 
+Files of an encrypted export carry `.age` behind their names; what is in them we can't read either.
+
 Order of writes: files into a hidden directory beside the target, fsync of each, manifest, rename,
 fsync of the parent. A directory without a readable manifest is not a checkpoint.
 """
@@ -17,7 +19,7 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +32,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_safetensors
 from safetensors.numpy import save as save_safetensors
 
+from tinsmith.checkpoints import encryption
 from tinsmith.domain.addresses import CheckpointAddress, CheckpointKind
 from tinsmith.domain.errors import InvalidInputError, NotFoundError, StorageError, UserError
 
@@ -67,14 +70,17 @@ class CheckpointStore:
         optimizer: Arrays | None = None,
         details: Mapping[str, Any] | None = None,
         overwrite: bool = False,
+        recipients: Sequence[str] = (),
     ) -> WrittenCheckpoint:
         """Make a checkpoint durable under its address, whole or not at all.
 
         Args:
+            recipients: public keys that every file but the manifest is encrypted to. None: no
+                encryption.
             details: free JSON that `manifest()` gives back under the key "details".
 
         Raises:
-            InvalidInputError: the name is taken and `overwrite` is off.
+            InvalidInputError: the name is taken and `overwrite` is off, or a bad recipient.
             StorageError: the disk refused; nothing is left behind.
         """
         target = self._directory(address)
@@ -88,6 +94,11 @@ class CheckpointStore:
         }
         if optimizer is not None:
             files[OPTIMIZER] = save_safetensors(dict(optimizer), metadata={"format": "pt"})
+        if recipients:
+            files = {
+                name + encryption.SUFFIX: encryption.encrypt(files.pop(name), recipients)
+                for name in list(files)
+            }
         manifest = json.dumps(
             {
                 "format": FORMAT_VERSION,
@@ -182,8 +193,13 @@ class CheckpointStore:
 
         Raises:
             NotFoundError: no such checkpoint.
-            InvalidInputError: its bytes are not those that were written.
+            InvalidInputError: it is encrypted, or its bytes are not those that were written.
         """
+        if ADAPTER_CONFIG not in self.manifest(address)["files"]:
+            raise InvalidInputError(
+                f"{address} is encrypted to keys that this server does not have; it can only be "
+                "downloaded. Save it without age_encryption_recipients to use it here"
+            )
         config = json.loads(self._read_verified(address, ADAPTER_CONFIG))
         return self._read_arrays(address, ADAPTER_WEIGHTS), config
 
@@ -318,7 +334,8 @@ def _what_is_wrong(manifest: object) -> str | None:
             or not isinstance(entry.get("sha256"), str)
         ):
             return f"files[{name!r}] is {entry!r}; expected its bytes and sha256"
-    if missing := {ADAPTER_CONFIG, ADAPTER_WEIGHTS} - files.keys():
+    names = {name.removesuffix(encryption.SUFFIX) for name in files}
+    if missing := {ADAPTER_CONFIG, ADAPTER_WEIGHTS} - names:
         return f"files lacks {', '.join(sorted(missing))}"
     return None
 

@@ -113,6 +113,8 @@ class SaveExternal:
 
     address: CheckpointAddress
     ttl_s: int | None = None
+    age_recipients: tuple[str, ...] = ()
+    """Public keys that every file is encrypted to; none: files are stored as they are."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -205,6 +205,7 @@ class RunExecutor:
                 "base_quantized": self._base_model.quantization or None,
                 **_shape(state.layout.lora),
             },
+            recipients=op.age_recipients if isinstance(op, SaveExternal) else (),
             overwrite=True,  # bytes without a catalogue row are left from a crash
         )
         now = datetime.now(UTC)

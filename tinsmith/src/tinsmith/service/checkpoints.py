@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import BinaryIO
 
 from tinsmith import config
+from tinsmith.checkpoints import encryption
 from tinsmith.checkpoints.store import ADAPTER_CONFIG, ADAPTER_WEIGHTS, CheckpointStore
 from tinsmith.domain.addresses import CheckpointAddress, CheckpointKind
 from tinsmith.domain.adopted_runs import COPIED, ended_run
@@ -189,7 +190,11 @@ class Checkpoints:
         sizes = self._store.files(address)
         if address.kind is CheckpointKind.TRAINING:
             return sizes
-        return {path: sizes[path] for path in PEFT_FILES}
+        return {
+            path: size
+            for path, size in sizes.items()
+            if path.removesuffix(encryption.SUFFIX) in PEFT_FILES
+        }
 
     def _own(self, caller: Caller, address: CheckpointAddress) -> None:
         checkpoint = self.get(caller, address)

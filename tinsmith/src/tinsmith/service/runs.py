@@ -257,17 +257,24 @@ class Runs:
         )
 
     def save_external(
-        self, caller: Caller, run_id: str, seq_id: int, *, name: str, ttl_s: int | None = None
+        self,
+        caller: Caller,
+        run_id: str,
+        seq_id: int,
+        *,
+        name: str,
+        ttl_s: int | None = None,
+        age_recipients: tuple[str, ...] = (),
     ) -> str:
-        """The adapter for download, under tinker://<run_id>/external_weights/<name>. Raises as
-        `submit`."""
+        """The adapter for download, under tinker://<run_id>/external_weights/<name>, encrypted if
+        there are recipients. Raises as `submit`."""
         return self._save(
             caller,
             run_id,
             seq_id,
             CheckpointKind.EXTERNAL,
             name,
-            lambda address: SaveExternal(address, ttl_s),
+            lambda address: SaveExternal(address, ttl_s, age_recipients),
         )
 
     def load_state(

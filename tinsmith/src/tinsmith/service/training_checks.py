@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from tinsmith.checkpoints.encryption import check_recipients
 from tinsmith.domain.addresses import CheckpointAddress, CheckpointKind
 from tinsmith.domain.errors import InvalidInputError
 from tinsmith.domain.ops import (
@@ -36,6 +37,7 @@ def check_training_op(op: RunOp, model: ServedModel, losses: Mapping[str, LossRu
             check_metadata(op.user_metadata)
         case SaveExternal():
             check_ttl(op.ttl_s)
+            check_recipients(op.age_recipients)
         case LoadState():
             check_trainable(op.source)
         case _:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from tinsmith.api.wire.fields import Fields
+from tinsmith.api.wire.fields import Fields, is_storable
 from tinsmith.api.wire.training import check_optimizer
 from tinsmith.domain.errors import InvalidInputError
 
@@ -18,6 +18,13 @@ class Save:
     ttl_s: int | None = None
     overwrite: bool = False
     user_metadata: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class SaveExternal:
+    name: str
+    ttl_s: int | None = None
+    age_recipients: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +48,7 @@ class NewRunFromState:
 def read_save(fields: Fields) -> Save:
     if fields.has("age_encryption_recipients"):
         raise InvalidInputError(
-            "age_encryption_recipients is not supported by this server: exports are stored and "
-            "served unencrypted; leave it out"
+            "age_encryption_recipients is only supported by save_weights_external; leave it out"
         )
     return Save(
         name=fields.text("path"),
@@ -50,6 +56,25 @@ def read_save(fields: Fields) -> Save:
         overwrite=fields.flag_or("overwrite", False),
         user_metadata=fields.metadata("user_metadata"),
     )
+
+
+def read_save_external(fields: Fields) -> SaveExternal:
+    return SaveExternal(
+        name=fields.text("path"),
+        ttl_s=fields.integer_or("ttl_seconds", None, low=-(2**63)),
+        age_recipients=_read_recipients(fields),
+    )
+
+
+def _read_recipients(fields: Fields) -> tuple[str, ...]:
+    """An empty list is refused: who speaks of encryption must not get plain files."""
+    key = "age_encryption_recipients"
+    if not fields.has(key):
+        return ()
+    recipients = fields.items_or(key, [])
+    if not recipients or not all(isinstance(one, str) and is_storable(one) for one in recipients):
+        raise fields.refuse(key, "a list of at least one public key, or absent")
+    return tuple(recipients)
 
 
 def read_save_for_sampler(fields: Fields) -> Save | SaveUnnamed:
