@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-import gc
-import json
-import os
-import signal
-import subprocess
-import sys
-import time
-import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import tinker
 from sdk_steps import KEY, MODEL, OTHER_MODEL, LiveServer
+from server_process import serving
 
-START_PATIENCE_S = 120.0
 CHAT_TEMPLATE = """\
 {%- for tool in tools or [] %}{{ tool | tojson }}
 {% endfor %}
@@ -89,43 +80,6 @@ def two_model_server(model_directory: Path, tmp_path: Path) -> Iterator[LiveServ
     """The same files as two base models, each with an engine of its own."""
     with serving(tmp_path / "home", model_directory, MODEL, OTHER_MODEL) as server:
         yield server
-
-
-@contextmanager
-def serving(home: Path, model_directory: Path, *names: str) -> Iterator[LiveServer]:
-    home.mkdir(exist_ok=True)
-    log = home / "server.log"
-    command = [sys.executable, "-m", "tinsmith.cli", "serve", "--home", str(home), "--port", "0"]
-    command += ["--device", "cpu"]
-    for name in names:
-        command += ["--model", f"{name}={model_directory}"]
-    with log.open("wb") as file:
-        process = subprocess.Popen(
-            command, stdout=file, stderr=file, env={**os.environ, "OMP_NUM_THREADS": "1"}
-        )
-    try:
-        yield LiveServer(_wait_until_healthy(process, home, log), home, model_directory, log)
-        assert "Traceback" not in log.read_text(), log.read_text()[-4000:]
-    finally:
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(30)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        gc.collect()  # what the SDK left open warns here, not in a later test of another folder
-
-
-def _wait_until_healthy(process: subprocess.Popen[bytes], home: Path, log: Path) -> str:
-    deadline = time.monotonic() + START_PATIENCE_S
-    while time.monotonic() < deadline and process.poll() is None:
-        try:
-            url = json.loads((home / "server.json").read_text())["url"]
-            with urllib.request.urlopen(f"{url}/api/v1/healthz", timeout=5):
-                return url
-        except (OSError, ValueError):
-            time.sleep(0.1)
-    raise AssertionError(f"the server did not become healthy:\n{log.read_text()[-4000:]}")
 
 
 @pytest.fixture(scope="session")
