@@ -31,11 +31,30 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def model_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random Qwen3 of two layers with a byte-level tokenizer of its own."""
+    from transformers import Qwen3Config
+
+    return save_random_model(tmp_path_factory.mktemp("model"), Qwen3Config, intermediate_size=48)
+
+
+@pytest.fixture(scope="session")
+def experts_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with four experts in each layer, two of which get a token."""
+    from transformers import Qwen3MoeConfig
+
+    return save_random_model(
+        tmp_path_factory.mktemp("experts"),
+        Qwen3MoeConfig,
+        moe_intermediate_size=24,
+        num_experts=4,
+        num_experts_per_tok=2,
+    )
+
+
+def save_random_model(directory: Path, config_of, **widths: int) -> Path:
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
+    from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
-    directory = tmp_path_factory.mktemp("model")
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocabulary = {text: index for index, text in enumerate(["<|end|>", *alphabet])}
     tokenizer = Tokenizer(models.BPE(vocabulary, []))
@@ -47,10 +66,9 @@ def model_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pad_token="<|end|>",
         chat_template=CHAT_TEMPLATE,
     ).save_pretrained(directory)
-    config = Qwen3Config(
+    config = config_of(
         vocab_size=len(vocabulary),
         hidden_size=32,
-        intermediate_size=48,
         num_hidden_layers=2,
         num_attention_heads=4,
         num_key_value_heads=2,
@@ -61,9 +79,10 @@ def model_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
         bos_token_id=None,
         eos_token_id=0,
         pad_token_id=0,
+        **widths,
     )
     torch.manual_seed(0)
-    Qwen3ForCausalLM(config).save_pretrained(directory)
+    AutoModelForCausalLM.from_config(config).save_pretrained(directory)
     return directory
 
 

@@ -25,8 +25,14 @@ from tinsmith.domain.adopted_runs import IMPORTED, ended_run
 from tinsmith.domain.errors import InvalidInputError
 from tinsmith.domain.ops import LORA_ALPHA, LoraConfig
 from tinsmith.domain.records import Checkpoint, ServedModel
+from tinsmith.engine.adapter_config import adapter_config
 from tinsmith.engine.foreign_adapter import fit
-from tinsmith.engine.target_modules import TargetModule, find_targets, peft_target_modules
+from tinsmith.engine.target_modules import (
+    TargetModule,
+    find_targets,
+    peft_target_modules,
+    peft_target_parameters,
+)
 from tinsmith.ledger.ledger import Ledger
 
 Arrays = dict[str, NDArray[Any]]
@@ -176,18 +182,12 @@ def _from_peft(bundle: Bundle, model: str | None) -> _Material:
         served.name,
         lora,
         dict(adapter),
-        {
-            "peft_type": "LORA",
-            "task_type": "CAUSAL_LM",
-            "base_model_name_or_path": served.name,
-            "r": lora.rank,
-            "lora_alpha": LORA_ALPHA,
-            "lora_dropout": 0.0,
-            "bias": "none",
-            "fan_in_fan_out": False,
-            "inference_mode": True,
-            "target_modules": peft_target_modules(trained, targets),
-        },
+        adapter_config(
+            served.name,
+            lora.rank,
+            peft_target_modules(trained, targets),
+            peft_target_parameters(trained),
+        ),
         None,
     )
 

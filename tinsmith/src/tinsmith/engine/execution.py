@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 from tinsmith.checkpoints.store import CheckpointStore
 from tinsmith.domain.addresses import CheckpointAddress
 from tinsmith.domain.errors import InvalidInputError, NotFoundError, ServiceError
 from tinsmith.domain.ops import (
-    LORA_ALPHA,
     CreateRun,
     CreateRunFromState,
     ForwardBackward,
@@ -27,6 +25,7 @@ from tinsmith.domain.ops import (
 from tinsmith.domain.outcomes import Loaded, Outcome, Released, Result, RunCreated, Saved, Succeeded
 from tinsmith.domain.records import Checkpoint, ServedModel
 from tinsmith.engine.adapter import AdapterLayout, AdapterState, OptimizerState
+from tinsmith.engine.adapter_config import adapter_config
 from tinsmith.engine.aside_files import DamagedFileError
 from tinsmith.engine.base_model import BaseModel
 from tinsmith.engine.micro_batch import MicroBatchPass
@@ -198,7 +197,12 @@ class RunExecutor:
         written = self._store.write(
             op.address,
             adapter=state.adapter.to_arrays(),
-            adapter_config=self._adapter_config(state),
+            adapter_config=adapter_config(
+                self._served.name,
+                state.layout.lora.rank,
+                state.layout.peft_target_modules,
+                state.layout.peft_target_parameters,
+            ),
             optimizer=state.optimizer.to_arrays() if isinstance(op, SaveState) else None,
             details={
                 "base_model": self._served.name,
@@ -223,23 +227,6 @@ class RunExecutor:
             user_metadata={} if isinstance(op, SaveExternal) else op.user_metadata,
         )
         return Executed(Succeeded(Saved(op.address, sampler_id)), checkpoint)
-
-    def _adapter_config(self, state: TrainingState) -> Mapping[str, Any]:
-        """What PEFT needs to load the adapter; its LoraConfig names these fields."""
-        experts = state.layout.peft_target_parameters
-        return {
-            "peft_type": "LORA",
-            "task_type": "CAUSAL_LM",
-            "base_model_name_or_path": self._served.name,
-            "r": state.layout.lora.rank,
-            "lora_alpha": LORA_ALPHA,
-            "lora_dropout": 0.0,
-            "bias": "none",
-            "fan_in_fan_out": False,
-            "inference_mode": True,
-            "target_modules": state.layout.peft_target_modules,
-            **({"target_parameters": experts} if experts else {}),
-        }
 
 
 def _done(result: Result) -> Executed:

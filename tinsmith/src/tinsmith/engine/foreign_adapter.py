@@ -4,9 +4,9 @@ What differs is made equal without changing what the adapter computes. Its scale
 ours is always LORA_ALPHA / rank. Layers of one adapter with different ranks are padded with zeros
 to the largest; so is a layer that the adapter leaves out while our switches can't (they turn all
 attention layers on or off, for instance): where A and B are both zero, so are their gradients, and
-training leaves them at zero.
+training leaves them at zero. All this holds for stacked experts as for layers, expert by expert.
 
-Shape suffixes: R rank, I inputs, O outputs.
+Shape suffixes: R rank, I inputs, O outputs, E experts (1 for a layer), S rows of A: E R.
 """
 
 from __future__ import annotations
@@ -30,7 +30,6 @@ _REFUSED = {
     "use_dora": "DoRA scales whole columns",
     "fan_in_fan_out": "its layers are stored transposed",
     "modules_to_save": "it replaces whole layers",
-    "target_parameters": "it adapts parameters, such as stacked experts, instead of layers",
     "layer_replication": "it repeats layers",
     "trainable_token_indices": "it replaces embeddings of tokens",
     "lora_bias": "it trains biases",
@@ -53,10 +52,10 @@ def fit(
     """
     _check_config(config)
     pairs = _pairs(arrays)
-    by_path = {target.path: target for target in targets if not target.parameter}
-    for path, (a_RI, b_OR) in pairs.items():
-        _check_layer(path, a_RI, b_OR, by_path.get(path))
-    rank = max(a_RI.shape[0] for a_RI, _ in pairs.values())
+    by_path = _paths(config, targets)
+    for path, (a_SI, b_OS) in pairs.items():
+        _check_layer(path, a_SI, b_OS, by_path.get(path))
+    rank = max(a_SI.shape[0] // by_path[path].num_experts for path, (a_SI, _) in pairs.items())
     parts = {by_path[path].part for path in pairs}
     lora = LoraConfig(
         rank=rank,
@@ -65,22 +64,43 @@ def fit(
         train_mlp=Part.MLP in parts,
         train_unembed=Part.UNEMBED in parts,
     )
+    found = {by_path[path]: pair for path, pair in pairs.items()}
     fitted: dict[str, NDArray[np.float32]] = {}
     for target in targets:
         if not target.is_trained(lora):
             continue
-        whole_a_RI = np.zeros((rank, target.num_inputs), np.float32)
-        whole_b_OR = np.zeros((target.num_outputs, rank), np.float32)
-        if target.path in pairs:
-            a_RI, b_OR = pairs[target.path]
-            own_rank = a_RI.shape[0]
-            whole_a_RI[:own_rank] = a_RI
-            scale = _scale(config, target.path, own_rank) / (LORA_ALPHA / rank)
-            whole_b_OR[:, :own_rank] = b_OR * np.float32(scale)
-        name = f"base_model.model.{target.path}"
-        fitted[f"{name}.lora_A.weight"] = whole_a_RI
-        fitted[f"{name}.lora_B.weight"] = whole_b_OR
+        num_experts = target.num_experts
+        whole_a_ERI = np.zeros((num_experts, rank, target.num_inputs), np.float32)
+        whole_b_ORE = np.zeros((target.num_outputs, rank, num_experts), np.float32)
+        if target in found:
+            a_SI, b_OS = found[target]
+            own_rank = a_SI.shape[0] // num_experts
+            whole_a_ERI[:, :own_rank] = a_SI.reshape(num_experts, own_rank, -1)
+            scale = _scale(config, target, own_rank) / (LORA_ALPHA / rank)
+            whole_b_ORE[:, :own_rank] = b_OS.reshape(-1, own_rank, num_experts) * np.float32(scale)
+        name = f"base_model.model.{target.peft_path}"
+        fitted[f"{name}.lora_A.weight"] = whole_a_ERI.reshape(-1, target.num_inputs)
+        fitted[f"{name}.lora_B.weight"] = whole_b_ORE.reshape(target.num_outputs, -1)
     return lora, fitted
+
+
+def _paths(config: Mapping[str, Any], targets: Sequence[TargetModule]) -> dict[str, TargetModule]:
+    """The targets by the names under which this adapter has them. PEFT wraps a module once for
+    each of its tensors that is adapted, the first one's wrapper within the next one's."""
+    by_path = {target.path: target for target in targets if not target.parameter}
+    adapted = [str(name) for name in config.get("target_parameters") or ()]
+    for target in reversed(targets):
+        whole = _whole_name(target)
+        if target.parameter and any(f".{whole}".endswith(f".{name}") for name in adapted):
+            path = target.path
+            while path in by_path:
+                path += ".base_layer"
+            by_path[path] = target
+    return by_path
+
+
+def _whole_name(target: TargetModule) -> str:
+    return f"{target.path}.{target.parameter}" if target.parameter else target.path
 
 
 def _check_config(config: Mapping[str, Any]) -> None:
@@ -103,7 +123,7 @@ def _pairs(arrays: Arrays) -> dict[str, tuple[NDArray[np.float32], NDArray[np.fl
         match = _NAME.fullmatch(name)
         if match is None:
             raise InvalidInputError(
-                f"tensor {name!r} is no A or B of a linear layer; only those can be imported. PEFT "
+                f"tensor {name!r} is no A or B of a layer; only those can be imported. PEFT "
                 "adds copies of embeddings unless one saves with save_embedding_layers=False"
             )
         if not np.isfinite(array).all():
@@ -121,8 +141,8 @@ def _pairs(arrays: Arrays) -> dict[str, tuple[NDArray[np.float32], NDArray[np.fl
 
 def _check_layer(
     path: str,
-    a_RI: NDArray[np.float32],
-    b_OR: NDArray[np.float32],
+    a_SI: NDArray[np.float32],
+    b_OS: NDArray[np.float32],
     target: TargetModule | None,
 ) -> None:
     if target is None:
@@ -130,19 +150,25 @@ def _check_layer(
             f"the adapter changes {path!r}, which is no adaptable layer of this base model; is it "
             "an adapter of another model?"
         )
-    rank = a_RI.shape[0]
-    if a_RI.shape != (rank, target.num_inputs) or b_OR.shape != (target.num_outputs, rank):
+    num_rows, num_experts = a_SI.shape[0], target.num_experts
+    is_whole = num_rows > 0 and num_rows % num_experts == 0
+    fits = a_SI.shape == (num_rows, target.num_inputs) and b_OS.shape == (
+        target.num_outputs,
+        num_rows,
+    )
+    if not (is_whole and fits):
+        rows = "rank" if num_experts == 1 else f"{num_experts} * rank"
         raise InvalidInputError(
-            f"layer {path!r} takes A [rank, {target.num_inputs}] and B "
-            f"[{target.num_outputs}, rank], got {list(a_RI.shape)} and {list(b_OR.shape)}; is it "
+            f"layer {path!r} takes A [{rows}, {target.num_inputs}] and B "
+            f"[{target.num_outputs}, {rows}], got {list(a_SI.shape)} and {list(b_OS.shape)}; is it "
             "an adapter of another model?"
         )
 
 
-def _scale(config: Mapping[str, Any], path: str, rank: int) -> float:
+def _scale(config: Mapping[str, Any], target: TargetModule, rank: int) -> float:
     alpha = config.get("lora_alpha", 8)
     for pattern, own in (config.get("alpha_pattern") or {}).items():
-        if re.match(rf"(.*\.)?({pattern})$", path):  # PEFT's own rule
+        if re.match(rf"(.*\.)?({pattern})$", _whole_name(target)):  # PEFT's own rule
             alpha = own
             break
     if not isinstance(alpha, int | float) or not math.isfinite(alpha):
