@@ -95,6 +95,35 @@ def test_a_run_on_experts_trains_resumes_and_samples(sdk):
     np.testing.assert_allclose(scored["logprobs"].to_numpy()[-6:], one.logprobs, atol=TOLERANCE)
 
 
+def test_the_load_of_the_experts_is_among_the_metrics(sdk, server):
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(server.model_directory)
+    # Nothing in common at the head: a shared prefix would count once.
+    batch = [datum_of([5, 17, 200, 3]), datum_of([90, 41, 7]), datum_of([60, 8])]
+    counts = torch.zeros(2, 4)
+    for datum in batch:
+        with torch.no_grad():
+            out = model(torch.tensor([datum.model_input.to_ints()]), output_router_logits=True)
+        for layer, logits in enumerate(out.router_logits):
+            counts[layer] += torch.bincount(logits.topk(2).indices.flatten(), minlength=4)
+    balance = counts.sum() / 2 / 4
+    most, least = counts.amax(1), counts.amin(1)
+
+    metrics = sdk.run().forward_backward(batch, "cross_entropy").result().metrics
+
+    assert {name: metrics[name] for name in metrics if name.startswith("e_")} == pytest.approx(
+        {
+            "e_frac_with_tokens:mean": (counts > 0).float().mean().item(),
+            "e_frac_oversubscribed:mean": (counts > balance).float().mean().item(),
+            "e_max_violation:mean": ((most - balance) / balance).mean().item(),
+            "e_max_violation:max": ((most - balance) / balance).max().item(),
+            "e_min_violation:mean": ((least - balance) / balance).mean().item(),
+        }
+    )
+
+
 @pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")  # peft 0.21
 def test_an_export_of_experts_computes_the_same_under_peft(sdk, server, tmp_path):
     from peft import PeftModel

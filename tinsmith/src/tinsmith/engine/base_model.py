@@ -93,6 +93,8 @@ class BaseModel:
                 experts = AdapterExperts(module, index, self.context)
                 check_experts(experts, module, target.path)
                 model.set_submodule(target.path, experts)
+        self.experts = [one for one in model.modules() if isinstance(one, AdapterExperts)]
+        """One for each layer of a mixture of experts; of other models none."""
         decoder = model.get_decoder()
         assert isinstance(decoder, nn.Module)
         self._decoder = decoder

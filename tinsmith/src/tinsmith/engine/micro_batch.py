@@ -22,6 +22,7 @@ from tinsmith.domain.ops import ForwardBackward
 from tinsmith.domain.outcomes import ForwardBackwardDone
 from tinsmith.engine.activation_memory import ALWAYS_THERE, Demand, room_on
 from tinsmith.engine.base_model import BaseModel
+from tinsmith.engine.expert_load import ExpertLoad
 from tinsmith.engine.scored import Scored
 from tinsmith.engine.training_state import TrainingState
 from tinsmith.nn.context import Prefill
@@ -68,6 +69,7 @@ class MicroBatchPass:
         )
         self._logprobs: list[NDArray[np.float32]] = []
         self._loss_sum = 0.0
+        self._expert_load = ExpertLoad(base.experts)
         self._gradient_P: Tensor | None = None
         """The op's own sum; it reaches the run only when the whole op has succeeded."""
 
@@ -162,14 +164,15 @@ class MicroBatchPass:
         # Where every place is trained on, there is nothing to select.
         selects = len(scored.places.differentiable) < pack.num_tokens
         selects = selects and self._settings.select_last_layer
-        hidden = base.hidden(
-            token_T,
-            pack.position_ids[0],
-            [segment],
-            Prefill(pack),
-            asked=scored.places if selects else None,
-            checkpointing=checkpointing,
-        )
+        with self._expert_load.counting():
+            hidden = base.hidden(
+                token_T,
+                pack.position_ids[0],
+                [segment],
+                Prefill(pack),
+                asked=scored.places if selects else None,
+                checkpointing=checkpointing,
+            )
         row_U = scored.row_U if selects else scored.place_U
         logprobs_UK = target_logprobs(
             base.output_layer(segment),
@@ -220,7 +223,8 @@ class MicroBatchPass:
     def _finish(self) -> ForwardBackwardDone:
         if not self._op.forward_only:
             self._add_gradient()
-        return ForwardBackwardDone(tuple(self._logprobs), {"loss:sum": self._loss_sum})
+        metrics = {"loss:sum": self._loss_sum, **self._expert_load.metrics()}
+        return ForwardBackwardDone(tuple(self._logprobs), metrics)
 
     def _add_gradient(self) -> None:
         state = self._state

@@ -60,6 +60,12 @@ class AdapterExperts(nn.Module):
         self.act_fn = cast("Callable[[Tensor], Tensor]", experts.act_fn)
         self.index = index
         self.context = context
+        self.tokens_of_expert: list[int] | None = None
+        """Where set, forward adds how many tokens each expert got."""
+
+    @property
+    def num_experts(self) -> int:
+        return len(self.gate_up_proj)
 
     def forward(self, x_TH: Tensor, expert_TK: Tensor, share_TK: Tensor) -> Tensor:
         """The experts' outputs, each times its share, added up for each token: [T, H].
@@ -67,7 +73,7 @@ class AdapterExperts(nn.Module):
         Tokens of an expert go through it together, ascending, so that those of a segment lie
         side by side there too.
         """
-        num_tokens, num_experts = len(x_TH), len(self.gate_up_proj)
+        num_tokens, num_experts = len(x_TH), self.num_experts
         token_T = torch.arange(num_tokens, device=x_TH.device)
         place_S, order_S = (expert_TK * num_tokens + token_T[:, None]).flatten().sort()
         token_S = order_S // expert_TK.shape[1]
@@ -76,6 +82,9 @@ class AdapterExperts(nn.Module):
         edges = torch.tensor([0, *bounds, num_tokens], device=x_TH.device)
         # The only wait for the device.
         found = torch.searchsorted(place_S, first_E[:, None] + edges).tolist()
+        if self.tokens_of_expert is not None:
+            for expert, (start, *_, stop) in enumerate(found):
+                self.tokens_of_expert[expert] += stop - start
         gate_up, down = (self._stacked(index) for index in (self.index, self.index + 1))
         outputs = []
         for expert, (start, *inner, stop) in enumerate(found):
@@ -92,7 +101,7 @@ class AdapterExperts(nn.Module):
 
     def _stacked(self, index: int) -> Stacked:
         # Apart all at once: backward then puts the experts' gradients together in one operation.
-        num_experts = len(self.gate_up_proj)
+        num_experts = self.num_experts
         stacked: Stacked = []
         for segment in self.context.segments:
             pair = segment.pairs[index]
