@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from mailroom.decision.conversations import result_of
 from mailroom.decision.model import BASE, Model, open_predictor
 from mailroom.decision.predictor import Predictor
 from mailroom.decision.scorer import Scorer
@@ -48,11 +49,14 @@ def test_a_score_is_the_logprob_of_the_label_after_the_prompt(service, predictor
 
     client, tokenizer = predictor.client, predictor.tokenizer
     prompt = render_prompt(corpus.test[0].message, tokenizer, corpus.taxonomy)
-    at_once = Scorer(client, predictor.candidates, service.wait)
-    one_by_one = Scorer(client, predictor.candidates, service.wait)
+    at_once = Scorer(client, predictor.candidates)
+    one_by_one = Scorer(client, predictor.candidates)
     one_by_one.gives_top_k = False
 
-    first, second = at_once.read(at_once.ask(prompt)), one_by_one.read(one_by_one.ask(prompt))
+    first, second = (
+        result_of(scorer.score(prompt), service.wait).probabilities
+        for scorer in (at_once, one_by_one)
+    )
 
     assert first == pytest.approx(second, abs=1e-5)
     logprobs = {}

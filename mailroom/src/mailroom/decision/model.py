@@ -35,10 +35,12 @@ class Model:
     max_prompt_tokens: int
     training: Mapping[str, Any] = field(default_factory=dict)
     """Settings of the run that trained it, where they are known."""
+    temperature: float = 1.0
+    """What its scores are divided by, so that a probability means what it says; 1 if not known."""
 
     def base(self) -> Model:
         """The base model under the same taxonomy and prompt: the state before training."""
-        return replace(self, reference=BASE)
+        return replace(self, reference=BASE, temperature=1.0)
 
 
 def check_reference(reference: str) -> str:
@@ -125,6 +127,7 @@ def open_predictor(
     *,
     writes: bool = True,
     scores: bool = True,
+    free: bool = False,
 ) -> Predictor:
     """A predictor for the model, with the tokenizer that the SDK finds for it."""
     use_hub_facade(service.url, model.base_model)
@@ -141,6 +144,8 @@ def open_predictor(
         max_prompt_tokens=model.max_prompt_tokens,
         writes=writes,
         scores=scores,
+        free=free,
+        temperature=model.temperature,
         wait=service.wait,
     )
 

@@ -10,18 +10,21 @@ from mailroom.taxonomy import Answer
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """Free greedy generation, and the closed set of categories scored by logprob."""
+    """The greedy answer, and the closed set of categories scored by logprob."""
 
     text: str
     """What the model wrote, without the end-of-text token."""
     answer: Answer | None
     """The text read back, or None where it does not follow the four-step form exactly."""
     num_tokens: int
-    """Generated tokens, the stopping one included."""
+    """Of the text, the stopping one included."""
     stopped: bool
     """Whether the model ended by itself; otherwise the limit cut it off."""
     probabilities: Mapping[str, float] = field(default_factory=dict)
     """Category key -> probability, adding up to 1 over the taxonomy; empty if not scored."""
+    num_given: int = 0
+    """Tokens that were taken as given, after a look at what the model would have written there,
+    instead of generated."""
 
     @property
     def likeliest(self) -> str | None:
