@@ -53,11 +53,6 @@ def test_a_traced_loss_is_computed_by_the_client_and_trains_as_the_servers_own(
     assert_equal_adapters(adapter_of(traced, rest, "a"), adapter_of(plain, rest, "a"), rtol=1e-5)
 
 
-def test_an_inflight_sampler_is_refused_by_name(run):
-    with pytest.raises(tinker.RequestFailedError, match="inflight"):
-        run.save_weights_and_get_sampling_client(kind="inflight").result()
-
-
 def test_a_token_for_somebody_elses_weights_is_refused_by_name(service, run):
     path = run.save_state("for-token").result().path
     with pytest.raises(tinker.BadRequestError, match="weights_access_token"):

@@ -133,6 +133,7 @@ async def save_weights_for_sampler(request: Request) -> Response:
             place.seq_id,
             name=save.name if is_named else None,
             sampling_session_seq_id=None if is_named else save.sampling_session_seq_id,
+            is_inflight=not is_named and save.is_inflight,
             ttl_s=save.ttl_s,
             user_metadata=save.user_metadata if is_named else None,
         )

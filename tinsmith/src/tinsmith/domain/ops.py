@@ -105,6 +105,8 @@ class SaveForSampler:
     sampler_id: str | None = None
     ttl_s: int | None = None
     user_metadata: Mapping[str, str] = field(default_factory=dict)
+    overwrite: bool = False
+    """So that samplers which are there already go over to these weights."""
 
 
 @dataclass(frozen=True, slots=True)

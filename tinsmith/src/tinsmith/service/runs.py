@@ -213,12 +213,15 @@ class Runs:
         *,
         name: str | None,
         sampling_session_seq_id: int | None = None,
+        is_inflight: bool = False,
         ttl_s: int | None = None,
         user_metadata: Mapping[str, str] | None = None,
     ) -> str:
         """The adapter alone, frozen. With a name: tinker://<run_id>/sampler_weights/<name>.
         Without: an unlisted checkpoint behind sampler `<session>:sample:<sampling_session_seq_id>`,
-        which exists once the op has succeeded. Raises as `submit`."""
+        which exists once the op has succeeded. All inflight saves of a run write the same one, so
+        that the samplers of earlier ones go over to it with their next request. Raises as
+        `submit`."""
         metadata = dict(user_metadata or {})
         if name is not None:
             return self._save(
@@ -239,9 +242,8 @@ class Runs:
                 f"got {sampling_session_seq_id}",
             )
         run = self.get(caller, run_id)
-        address = CheckpointAddress(
-            run_id, CheckpointKind.SAMPLER, f"{UNNAMED_PREFIX}{sampling_session_seq_id}"
-        )
+        which = "inflight" if is_inflight else sampling_session_seq_id
+        address = CheckpointAddress(run_id, CheckpointKind.SAMPLER, f"{UNNAMED_PREFIX}{which}")
         sampler_id = sampler_id_of(run.session_id, sampling_session_seq_id)
         known = self._ledger.sampler(sampler_id)
         if known is not None and known.checkpoint != address:
@@ -252,9 +254,8 @@ class Runs:
                 f"sampling_session_seq_id {sampling_session_seq_id} is already a sampler of "
                 f"{known.checkpoint or known.base_model}",
             )
-        return self.submit(
-            caller, run_id, seq_id, SaveForSampler(address, sampler_id, ttl_s, metadata)
-        )
+        save = SaveForSampler(address, sampler_id, ttl_s, metadata, overwrite=is_inflight)
+        return self.submit(caller, run_id, seq_id, save)
 
     def save_external(
         self,

@@ -98,7 +98,8 @@ def test_gaps_in_the_sequence_are_no_trouble(client, run):
         ("save_weights", {"path": "a", "ttl_seconds": 1}, "ttl_seconds"),
         ("save_weights", {"path": "a", "overwrite": "yes"}, "overwrite"),
         ("save_weights", {"path": "a", "user_metadata": {"k": 1}}, "user_metadata"),
-        ("save_weights_for_sampler", {"kind": "inflight"}, "inflight"),
+        ("save_weights_for_sampler", {"kind": "eternal"}, "snapshot or inflight"),
+        ("save_weights_for_sampler", {"kind": "inflight", "path": "a"}, "no name"),
         ("save_weights_for_sampler", {"kind": "snapshot"}, "sampling_session_seq_id"),
         (
             "save_weights_external",

@@ -9,7 +9,7 @@ from tinsmith.api.wire.fields import Fields, is_storable
 from tinsmith.api.wire.training import check_optimizer
 from tinsmith.domain.errors import InvalidInputError
 
-SNAPSHOT = "snapshot"
+SNAPSHOT, INFLIGHT = "snapshot", "inflight"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +33,8 @@ class SaveUnnamed:
 
     sampling_session_seq_id: int
     ttl_s: int | None = None
+    is_inflight: bool = False
+    """The sampler goes over to the weights of the run's later inflight saves."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,15 +81,19 @@ def _read_recipients(fields: Fields) -> tuple[str, ...]:
 
 def read_save_for_sampler(fields: Fields) -> Save | SaveUnnamed:
     kind = fields.text_or("kind", SNAPSHOT)
-    if kind != SNAPSHOT:
-        raise InvalidInputError(
-            f"kind {kind!r} is not supported by this server; save a {SNAPSHOT!r} instead"
-        )
+    if kind not in (SNAPSHOT, INFLIGHT):
+        raise fields.refuse("kind", f"{SNAPSHOT} or {INFLIGHT}")
     if fields.has("path"):
+        if kind == INFLIGHT:
+            raise InvalidInputError(
+                f"an {INFLIGHT} save has no name, as later ones take its place; leave out path, or "
+                f"save a {SNAPSHOT}"
+            )
         return read_save(fields)
     return SaveUnnamed(
         sampling_session_seq_id=fields.integer("sampling_session_seq_id"),
         ttl_s=fields.integer_or("ttl_seconds", None, low=-(2**63)),
+        is_inflight=kind == INFLIGHT,
     )
 
 
