@@ -77,6 +77,43 @@ def test_lines_are_prompt_completion_pairs_without_the_columns_that_tell(
             assert record["completion"].count("\n") == 3
 
 
+def test_rows_that_no_part_needs_are_kept_to_calibrate_by(labelled, csv_file, tmp_path, reference):
+    source = csv_file(labelled(60, copies=2))
+
+    summary = build(source, tmp_path / "c", taxonomy=reference, limit=40, test_size=20)
+
+    corpus = Corpus.load(tmp_path / "c")
+    assert summary.validation == len(corpus.validation) > 0
+    assert not groups(corpus.validation) & groups([*corpus.train, *corpus.test])
+    assert summary.validation <= summary.unused
+    everything = summary.train + summary.test + summary.left_out + summary.unused
+    assert everything == 120
+
+
+def test_what_a_run_does_not_train_on_is_held_out_but_for_near_duplicates(
+    labelled, csv_file, tmp_path, reference
+):
+    build(csv_file(labelled(60, copies=2)), tmp_path / "c", taxonomy=reference)
+    corpus = Corpus.load(tmp_path / "c")
+
+    held_out = corpus.held_out(30)
+
+    assert held_out and not groups(held_out) & groups(corpus.train[:30])
+    assert corpus.held_out(0) == ()
+
+
+def test_a_corpus_of_before_there_was_a_validation_part_still_loads(
+    labelled, csv_file, tmp_path, reference
+):
+    build(csv_file(labelled(60)), tmp_path / "c", taxonomy=reference)
+    manifest = json.loads((tmp_path / "c/corpus.json").read_text("utf-8"))
+    del manifest["files"]["validation.jsonl"]
+    (tmp_path / "c/corpus.json").write_text(json.dumps(manifest), "utf-8")
+    (tmp_path / "c/validation.jsonl").unlink()
+
+    assert Corpus.load(tmp_path / "c").validation == ()
+
+
 def test_near_duplicates_are_counted_and_stay_on_one_side(labelled, csv_file, tmp_path, reference):
     summary = build(csv_file(labelled(60, copies=3)), tmp_path / "c", taxonomy=reference)
     corpus = Corpus.load(tmp_path / "c")

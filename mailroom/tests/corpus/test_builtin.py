@@ -57,6 +57,39 @@ def test_training_and_test_share_no_template(category):
         assert closest <= len(phrases(wording)) / 3, wording
 
 
+@pytest.mark.parametrize("category", CATEGORIES)
+def test_validation_shares_no_template_with_either(category):
+    templates = read_templates(category)
+    others = {
+        wording
+        for heading, found in templates.items()
+        if heading.startswith(("train", "test"))
+        for template in found
+        for wording in every_wording(template)
+    }
+    own = {
+        wording
+        for part in ("subject", "body")
+        for template in templates[f"validation {part}"]
+        for wording in every_wording(template)
+    }
+    assert len(own) >= 14 and not own & others
+    for wording in own:
+        if len(phrases(wording)) >= 6:
+            closest = max(len(phrases(wording) & phrases(other)) for other in others)
+            assert closest <= len(phrases(wording)) / 3, wording
+
+
+def test_a_model_of_the_first_rows_is_calibrated_by_none_that_it_knows(tmp_path):
+    summary = build("builtin", tmp_path / "c", taxonomy=DEFAULT)
+    corpus = Corpus.load(tmp_path / "c")
+
+    assert summary.validation == len(corpus.validation) == 15 * 7
+    held_out = {e.group for e in corpus.held_out(400)}
+    assert len(held_out) == 15 * 7 + 20  # and the training rows beyond the first 400
+    assert held_out.isdisjoint(e.group for e in (*corpus.train[:400], *corpus.test))
+
+
 def test_there_are_several_hundred_templates_and_none_stands_twice():
     texts = [
         text

@@ -13,8 +13,18 @@ from pathlib import Path
 from typing import Any
 
 from mailroom.corpus import split
-from mailroom.corpus.builtin.generate import BUILTIN, builtin_rows
-from mailroom.corpus.corpus import MANIFEST, REJECTED, STATISTICS, TAXONOMY, TEST, TRAIN, VERSION
+from mailroom.corpus.builtin.generate import BUILTIN, builtin_rows, builtin_validation_rows
+from mailroom.corpus.corpus import (
+    MANIFEST,
+    MAX_VALIDATION,
+    REJECTED,
+    STATISTICS,
+    TAXONOMY,
+    TEST,
+    TRAIN,
+    VALIDATION,
+    VERSION,
+)
 from mailroom.corpus.example import Example, checked, to_json
 from mailroom.corpus.files import read_file
 from mailroom.corpus.hub import PREFIX, read_hub
@@ -35,6 +45,8 @@ class BuildSummary:
     """Good rows in neither part because a near-duplicate stands on the other side."""
     unused: int
     """Good rows in neither part because both are full."""
+    validation: int
+    """Rows kept to calibrate a trained model by, of the unused ones or the source's own."""
     apart: int
     """Test rows of which training knows neither the masked subject nor the masked body."""
     disagreements: int
@@ -58,7 +70,7 @@ class Parts:
     train: list[Example]
     test: list[Example]
     left_out: int
-    unused: int
+    unused: list[Example]
 
 
 def build(
@@ -121,13 +133,20 @@ def build(
             + (_listed(bad) if bad else "Give a larger source, or a test part by --test-data.")
         )
     test = split.mark_apart(parts.test, parts.train)
+    if source == BUILTIN:
+        validation, _ = _sorted_out(builtin_validation_rows(seed, taxonomy), taxonomy, source)
+    else:
+        taken = split.groups_of([*parts.train, *parts.test])
+        free = split.outside(parts.unused, taken)
+        validation = split.draw_test(free, MAX_VALIDATION, seed, leave_one=False) if free else []
     summary = BuildSummary(
         train=len(parts.train),
         test=len(test),
         rejected=len(bad),
         near_duplicates=len(everything) - len(split.groups_of(everything)),
         left_out=parts.left_out,
-        unused=parts.unused,
+        unused=len(parts.unused),
+        validation=len(validation),
         apart=sum(example.apart for example in test),
         disagreements=split.disagreements(everything),
         categories=split.by_category([*parts.train, *test], taxonomy.keys),
@@ -151,6 +170,7 @@ def build(
     texts = {
         TRAIN: _jsonl(to_json(example, taxonomy) for example in parts.train),
         TEST: _jsonl(to_json(example, taxonomy) for example in test),
+        VALIDATION: _jsonl(to_json(example, taxonomy) for example in validation),
         TAXONOMY: taxonomy.to_toml(),
         REJECTED: _jsonl(bad),
         STATISTICS: render_statistics(
@@ -185,7 +205,7 @@ def _sorted_out(
     rows: Iterable[Row | BadRow],
     taxonomy: Taxonomy,
     source: str,
-    on_row: Callable[[int], None],
+    on_row: Callable[[int], None] = lambda num_read: None,
 ) -> tuple[list[Example], list[dict[str, Any]]]:
     good: list[Example] = []
     bad: list[dict[str, Any]] = []
@@ -209,17 +229,17 @@ def _divided(
     if own_test is not None:
         free = split.outside(examples, split.groups_of(own_test))
         train = free[:limit]
-        return Parts(train, own_test, len(examples) - len(free), len(free) - len(train))
+        return Parts(train, own_test, len(examples) - len(free), free[len(train) :])
     if limit is not None:
         train = examples[:limit]
         free = split.outside(examples[limit:], split.groups_of(train))
         test = split.draw_test(free, test_size or split.MAX_TEST, seed, leave_one=False)
         left_out = len(examples) - len(train) - len(free)
-        return Parts(train, test, left_out, len(free) - len(test))
+        return Parts(train, test, left_out, split.outside(free, split.groups_of(test)))
     share = max(1, int(len(examples) * split.TEST_SHARE))
     num_test = test_size or min(split.MAX_TEST, share)
     test = split.draw_test(examples, num_test, seed, leave_one=True)
-    return Parts(split.outside(examples, split.groups_of(test)), test, 0, 0)
+    return Parts(split.outside(examples, split.groups_of(test)), test, 0, [])
 
 
 def _warnings(summary: BuildSummary) -> Iterable[str]:

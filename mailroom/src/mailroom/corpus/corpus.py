@@ -10,16 +10,20 @@ from typing import Any
 
 from mailroom.corpus.example import Example, from_json
 from mailroom.corpus.rows import CorpusError
+from mailroom.corpus.split import groups_of, outside
 from mailroom.taxonomy import Taxonomy
 
 MANIFEST = "corpus.json"
 TRAIN = "train.jsonl"
 TEST = "test.jsonl"
+VALIDATION = "validation.jsonl"
 TAXONOMY = "taxonomy.toml"
 REJECTED = "rejected.jsonl"
 STATISTICS = "statistics.html"
 
 VERSION = 1
+MAX_VALIDATION = 200
+"""Rows to calibrate by; more would tell little more, and cost time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +33,8 @@ class Corpus:
     train: tuple[Example, ...]
     test: tuple[Example, ...]
     manifest: dict[str, Any]
+    validation: tuple[Example, ...] = ()
+    """In neither of the other parts, nor is any near-duplicate. Often empty."""
 
     @classmethod
     def load(cls, directory: str | Path) -> Corpus:
@@ -51,14 +57,27 @@ class Corpus:
             raise CorpusError(
                 f"{directory / MANIFEST} is not of version {VERSION}; build the corpus again."
             )
-        texts = {name: _verified(directory / name, manifest) for name in (TRAIN, TEST, TAXONOMY)}
+        names = [TRAIN, TEST, TAXONOMY]
+        if VALIDATION in manifest.get("files", {}):  # older corpora lack it
+            names.append(VALIDATION)
+        texts = {name: _verified(directory / name, manifest) for name in names}
         return cls(
             directory=directory,
             taxonomy=Taxonomy.from_toml(texts[TAXONOMY], source=str(directory / TAXONOMY)),
             train=_examples(texts[TRAIN], directory / TRAIN),
             test=_examples(texts[TEST], directory / TEST),
             manifest=manifest,
+            validation=_examples(texts.get(VALIDATION, ""), directory / VALIDATION),
         )
+
+    def held_out(self, num_train: int) -> tuple[Example, ...]:
+        """Rows that say how sure a model of the first `num_train` training rows (0: all) may be: no
+        test row, none that it was trained on, and no near-duplicate of those."""
+        if num_train == 0:
+            return self.validation[:MAX_VALIDATION]
+        trained = groups_of(self.train[:num_train])
+        rest = outside(self.train[num_train:], trained)
+        return (*self.validation, *rest)[:MAX_VALIDATION]
 
     @property
     def source(self) -> str:

@@ -1,7 +1,7 @@
 """The `builtin` data set: labelled mail put together from this folder's templates, by a seed.
 
-Training and test use templates of their own, for subjects and for each part of a body; they share
-only the words that fill the places (names, shops, topics). All of it is made up.
+Training, validation and test use templates of their own, for subjects and for each part of a body;
+they share only the words that fill the places (names, shops, topics). All of it is made up.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ CATEGORIES = (
     "updates",
     "verify_code",
 )
-SIZES = {"train": 60, "test": 30}
-"""Messages of each category."""
+SIZES = {"train": 60, "test": 30, "validation": 15}
+"""Messages of each category. Those for validation are short, all of them."""
 SHAPES = ("short", "medium", "short", "long", "short", "medium", "short", "medium", "short", "long")
 """Taken in turn: short is a body alone, long has several paragraphs."""
 
@@ -60,13 +60,23 @@ def builtin_rows(seed: int, taxonomy: Taxonomy) -> tuple[list[Row], list[Row]]:
     Raises:
         CorpusError: the taxonomy has none of the categories.
     """
+    wanted = _wanted(taxonomy)
+    return _part("train", wanted, seed), _part("test", wanted, seed)
+
+
+def builtin_validation_rows(seed: int, taxonomy: Taxonomy) -> list[Row]:
+    """Rows to tell how sure a trained model may be: as far from training as the test's are."""
+    return _part("validation", _wanted(taxonomy), seed)
+
+
+def _wanted(taxonomy: Taxonomy) -> list[str]:
     wanted = [key for key in CATEGORIES if taxonomy.find(key)]
     if not wanted:
         raise CorpusError(
             f"Taxonomy {taxonomy.name} has none of the built-in data's categories "
             f"({', '.join(CATEGORIES)}); give labelled mail of your own by --data."
         )
-    return _part("train", wanted, seed), _part("test", wanted, seed)
+    return wanted
 
 
 def _part(part: str, categories: Sequence[str], seed: int) -> list[Row]:
@@ -98,7 +108,7 @@ def _messages(category: str, part: str, draw: random.Random) -> Iterator[tuple[s
             yield from ones
 
     subjects, bodies, senders = in_turn("subject"), in_turn("body"), cycle(templates["sender"])
-    for shape in cycle(SHAPES):
+    for shape in cycle(("short",) if part == "validation" else SHAPES):
         subject, paragraphs = next(subjects), [next(bodies)]
         if shape != "short":
             paragraphs.insert(0, draw.choice(templates[f"{part} opening"]))
