@@ -13,7 +13,7 @@ import pytest
 import tinker
 from click.testing import CliRunner
 from safetensors.numpy import load as load_safetensors
-from sdk_steps import MODEL, adapter_of, assert_equal_adapters, train
+from sdk_steps import KEY, MODEL, adapter_of, assert_equal_adapters, train
 from tinker.cli.__main__ import main_cli
 
 
@@ -84,6 +84,25 @@ def test_publish_ttl_and_delete_change_the_listed_checkpoint(rest, make_run):
     assert rest.list_checkpoints(run.model_id).result().checkpoints == []
     with pytest.raises(tinker.NotFoundError):
         rest.get_weights_info_by_tinker_path(path).result()
+
+
+def test_what_checkpoints_take_on_disk_is_told_by_project(live_server, rest):
+    with tinker.ServiceClient(base_url=live_server.url, api_key=KEY) as service:
+        run = service.create_lora_training_client(MODEL, rank=2).result()
+        run.save_state("kept").result()
+        run.save_weights_external("out").result()
+        gone = run.save_weights_for_sampler("gone").result().path
+        rest.delete_checkpoint_from_tinker_path(gone).result()
+        rest.assign_session_project(run.model_id.partition(":")[0], "weighed").result()
+    sizes = [one.size_bytes for one in rest.list_checkpoints(run.model_id).result().checkpoints]
+    admin = tinker.AdminClient(base_url=live_server.url, api_key=KEY)
+    (use,) = admin.get_current_checkpoint_storage_usage(project_id="weighed").result().data
+    assert (use.project_id, use.checkpoint_count) == ("weighed", 2)
+    assert use.size_bytes == sum(sizes)
+    assert use.estimated_monthly_cost_usd is None
+    everything = admin.get_current_checkpoint_storage_usage().result().data
+    assert sum(one.size_bytes for one in everything) >= sum(sizes)
+    assert "weighed" in json.dumps(tinker_command(live_server, "billing", "checkpoint-storage"))
 
 
 def test_the_command_line_shows_runs_checkpoints_and_models(live_server, trained, state, export):

@@ -22,10 +22,6 @@ def admin(live_server) -> tinker.AdminClient:
             ),
             "billing/usage/events",
         ),
-        (
-            lambda admin, rest: admin.get_current_checkpoint_storage_usage(),
-            "billing/usage/checkpoints/current",
-        ),
         (lambda admin, rest: rest.export_session_trace("some-session"), "trace_export"),
     ],
 )

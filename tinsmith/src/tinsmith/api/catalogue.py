@@ -12,6 +12,7 @@ from tinsmith.api.wire.catalogue import (
     write_checkpoint,
     write_cursor,
     write_run,
+    write_storage_use,
     write_weights_info,
 )
 from tinsmith.domain.addresses import CheckpointAddress
@@ -94,6 +95,13 @@ async def set_ttl(request: Request) -> Response:
     ttl_s = (await read_fields(request)).integer_or("ttl_seconds", None, low=-(2**63))
     await in_thread(checkpoints.set_ttl, caller, address, ttl_s)
     return Response(status_code=204)
+
+
+async def storage_use(request: Request) -> Response:
+    caller, checkpoints = caller_of(request), front_of(request).service.checkpoints
+    project_id = request.query_params.get("project_id")
+    uses = await in_thread(checkpoints.storage_use, caller, project_id)
+    return JSONResponse(write_storage_use(uses, caller.owner))
 
 
 async def copy_weights(request: Request) -> Response:

@@ -48,6 +48,7 @@ TINKER_ROUTES: list[BaseRoute] = [
     Route(CHECKPOINT + "/publish", catalogue.unpublish_checkpoint, methods=["DELETE"]),
     Route(CHECKPOINT + "/ttl", catalogue.set_ttl, methods=["PUT"]),
     Route("/copy_weights", catalogue.copy_weights, methods=["POST"]),
+    Route("/billing/usage/checkpoints/current", catalogue.storage_use),
     Route("/weights_info", catalogue.weights_info, methods=["POST"]),
     Route(CHECKPOINT + "/external_weights_urls", downloads.external_weights_urls),
     Route(CHECKPOINT + "/archive", downloads.archive),

@@ -76,6 +76,16 @@ class Sampler:
 
 
 @dataclass(frozen=True, slots=True)
+class StorageUse:
+    """What an owner's checkpoints of one project take."""
+
+    project_id: str | None
+    num_checkpoints: int
+    """The unnamed ones behind samplers too."""
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class Checkpoint:
     address: CheckpointAddress
     owner: str

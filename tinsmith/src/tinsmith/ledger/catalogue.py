@@ -25,7 +25,7 @@ from sqlalchemy import (
 from tinsmith.domain.addresses import CheckpointAddress, CheckpointKind
 from tinsmith.domain.errors import SequenceReusedError
 from tinsmith.domain.ops import LoraConfig
-from tinsmith.domain.records import Checkpoint, Run, Sampler, Session
+from tinsmith.domain.records import Checkpoint, Run, Sampler, Session, StorageUse
 from tinsmith.ledger.schema import checkpoints, runs, samplers, sessions
 
 # Every request looks these up; building a statement costs more than executing it.
@@ -276,6 +276,22 @@ def list_checkpoints(
     ).all()
     total = connection.execute(select(func.count()).select_from(checkpoints).where(*wanted))
     return [_checkpoint(row) for row in rows], total.scalar_one()
+
+
+def storage_use(connection: Connection, owner: str, project_id: str | None) -> list[StorageUse]:
+    wanted = [checkpoints.c.owner == owner, _is_kept(datetime.now(UTC))]
+    if project_id is not None:
+        wanted.append(sessions.c.project_id == project_id)
+    rows = connection.execute(
+        select(sessions.c.project_id, func.count(), func.sum(checkpoints.c.size_bytes))
+        .select_from(checkpoints)
+        .join(runs, runs.c.run_id == checkpoints.c.run_id)
+        .join(sessions, sessions.c.session_id == runs.c.session_id)
+        .where(*wanted)
+        .group_by(sessions.c.project_id)
+        .order_by(sessions.c.project_id)
+    )
+    return [StorageUse(project, int(count), int(size)) for project, count, size in rows]
 
 
 def update_checkpoint(connection: Connection, address: CheckpointAddress, **values: Any) -> bool:

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Engine
 from tinsmith.domain.addresses import CheckpointAddress, CheckpointKind
 from tinsmith.domain.ops import CreateRun, CreateRunFromState, Op, Sample
 from tinsmith.domain.outcomes import Failed, Outcome
-from tinsmith.domain.records import Checkpoint, Run, Sampler, Session
+from tinsmith.domain.records import Checkpoint, Run, Sampler, Session, StorageUse
 from tinsmith.domain.session_search import SessionSearch, SessionSummary
 from tinsmith.ledger import adoption, catalogue, oplog, session_search, settling
 from tinsmith.ledger.codec import encode
@@ -421,6 +421,11 @@ class Ledger:
         with self._read() as connection:
             found = adoption.adopted_before(connection, owner, idempotency_key)
         return None if found is None else CheckpointAddress.parse(found)
+
+    def storage_use(self, owner: str, project_id: str | None = None) -> list[StorageUse]:
+        """By project, or of that one alone."""
+        with self._read() as connection:
+            return catalogue.storage_use(connection, owner, project_id)
 
     def set_expiry(self, address: CheckpointAddress, expires_at: datetime | None) -> bool:
         """False if there is no such checkpoint."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import BinaryIO
@@ -14,7 +14,7 @@ from tinsmith.checkpoints.store import ADAPTER_CONFIG, ADAPTER_WEIGHTS, Checkpoi
 from tinsmith.domain.addresses import CheckpointAddress, CheckpointKind
 from tinsmith.domain.adopted_runs import COPIED, ended_run
 from tinsmith.domain.errors import AccessError, NotFoundError
-from tinsmith.domain.records import Caller, Checkpoint
+from tinsmith.domain.records import Caller, Checkpoint, StorageUse
 from tinsmith.ledger.ledger import Ledger
 from tinsmith.service.archive import tar_gz
 from tinsmith.service.signing import Signer
@@ -56,6 +56,10 @@ class Checkpoints:
             raise NotFoundError(f"there is no training run {run_id!r}")
         found, _ = self._ledger.checkpoints(caller.owner, run_id)
         return tuple(found)
+
+    def storage_use(self, caller: Caller, project_id: str | None = None) -> Sequence[StorageUse]:
+        """What the caller's checkpoints take on disk by project, or those of one project."""
+        return self._ledger.storage_use(caller.owner, project_id)
 
     def get(self, caller: Caller, address: CheckpointAddress) -> Checkpoint:
         """The caller's own, or anybody's public one. Raises NotFoundError."""

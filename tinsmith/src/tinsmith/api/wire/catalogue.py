@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from tinsmith.domain.addresses import CheckpointKind
-from tinsmith.domain.records import Checkpoint, Run, Sampler, ServedModel, Session
+from tinsmith.domain.records import Checkpoint, Run, Sampler, ServedModel, Session, StorageUse
 
 CHECKPOINT_TYPES = {
     CheckpointKind.TRAINING: "training",
@@ -110,6 +110,23 @@ def write_capabilities(models: Iterable[ServedModel]) -> dict[str, Any]:
                 "sampleable": True,
             }
             for model in models
+        ]
+    }
+
+
+def write_storage_use(uses: Iterable[StorageUse], owner: str) -> dict[str, Any]:
+    """Nothing costs anything here, so no rate and no cost is told."""
+    return {
+        "data": [
+            {
+                "project_id": use.project_id,
+                "user_name": owner,
+                "user_email": owner,
+                "checkpoint_count": use.num_checkpoints,
+                "size_bytes": use.size_bytes,
+                "size_gigabytes": use.size_bytes / 1e9,
+            }
+            for use in uses
         ]
     }
 
