@@ -16,7 +16,10 @@ from typing import Any
 
 from rows import COLUMNS, row, run, say
 
-BENCHMARKS = ("startup", "training", "ablation", "builtin", "overhead", "tenants", "growth")
+BENCHMARKS = (
+    *("startup", "training", "ablation", "builtin", "overhead", "tenants", "growth"),
+    *("sampling", "decode", "agreement", "first_token"),
+)
 NEEDS_DATA = "reference_accuracy"
 KEYS = {"name", "unit", "machine", *COLUMNS}
 

@@ -29,7 +29,7 @@ class Spec:
     """What one side does."""
 
     kind: str
-    """ours, trl or peft: the module <kind>_side."""
+    """ours, trl, peft, sampler or generate: the module <kind>_side."""
     directory: str
     """The base model."""
     shape: Shape
