@@ -60,11 +60,12 @@ def test_garbage_is_refused_with_a_reason(live_server, call, body):
     assert response.json()["detail"]
 
 
-def test_a_call_that_is_not_served_is_named(live_server):
+@pytest.mark.parametrize("call", ["create_custom_loss", "join_sampling_session", "unload_model"])
+def test_a_call_that_is_not_served_is_named(live_server, call):
     with live_server.http() as http:
-        response = http.post("/create_custom_loss", json={})
+        response = http.post(f"/{call}", json={})
     assert response.status_code == 404
-    assert "create_custom_loss" in response.json()["detail"]
+    assert call in response.json()["detail"]
 
 
 def test_keys_are_asked_for(live_server):

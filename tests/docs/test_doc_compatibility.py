@@ -95,7 +95,7 @@ def test_every_test_named_exists_and_every_claim_names_one():
         for file in folder.rglob("test_*.py")
         for name in re.findall(r"^def (test_\w+)", file.read_text("utf-8"), re.MULTILINE)
     }
-    headings = [*CLIENTS, "The `tinker` command", "Endpoints", "Types"]
+    headings = [*CLIENTS, "The `tinker` command", "Endpoints", "Types", "Behaviour"]
     for row in (row for heading in headings for row in rows(heading)):
         assert names(row[-1]) or row[-2].startswith("**client**") or "**client**" in row[-1], row
         assert {name for name in names(row[-1]) if "::" in name} <= existing, row
