@@ -17,7 +17,7 @@ from mailroom.corpus.build import build
 from mailroom.corpus.corpus import Corpus
 from mailroom.decision.model import BASE, Model, find_model, open_predictor
 from mailroom.evaluation.evaluate import Evaluation, evaluate
-from mailroom.evaluation.report import baseline_lines, scores_line, write_report
+from mailroom.evaluation.report import baseline_lines, detail_lines, scores_line, write_report
 from mailroom.evaluation.token_picture import TokenPicture
 from mailroom.export.export import Exported, export
 from mailroom.prompt.chat import MAX_PROMPT_TOKENS
@@ -186,6 +186,7 @@ class Demo:
                 corpus="builtin",
                 corpus_digest=corpus.digest,
                 base_model=absolute_choice(self._base_model),
+                held_out=corpus.held_out(self._plan.num_examples),
                 fresh=True,
                 on_step=on_step,
                 say=self._screen.say,
@@ -224,6 +225,8 @@ class Demo:
         remember_scores(self._home, trained.model, evaluation.scores_as_json())
         self._tell(f"before  {scores_line(evaluation.before)}")
         self._tell(f"after   {scores_line(evaluation.after)}")
+        for line in detail_lines(evaluation.after):
+            self._tell(f"        {line}")
         self._tell("The yardstick, word-count models on the same mails:")
         for line in baseline_lines(evaluation.baselines):
             self._tell(f"        {line}")

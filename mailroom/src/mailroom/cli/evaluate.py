@@ -9,6 +9,7 @@ import click
 from mailroom.cli.options import (
     base_model_option,
     corpus_option,
+    free_option,
     home_option,
     json_option,
     model_option,
@@ -23,7 +24,13 @@ from mailroom.cli.terminal import terminal
 @base_model_option
 @taxonomy_option
 @click.option("--limit", default=0, type=click.IntRange(0), metavar="N", help="First N test mails.")
-@click.option("--no-scoring", is_flag=True, help="Skip the closed set by logprob; faster.")
+@click.option("--no-scoring", is_flag=True, help="Skip the closed set by logprob; implies --free.")
+@free_option
+@click.option(
+    "--compare-free",
+    is_flag=True,
+    help="Ask a second time with --free, and report the share of texts that are the same.",
+)
 @click.option("--report", metavar="FILE", help="The page to write (default: DIR/report.html).")
 @home_option
 @json_option
@@ -34,6 +41,8 @@ def command(
     taxonomy: str | None,
     limit: int,
     no_scoring: bool,
+    free: bool,
+    compare_free: bool,
     report: str | None,
     home: str | None,
     as_json: bool,
@@ -59,7 +68,12 @@ def command(
         wanted = base_model or recall(place, reference).get("base_model") or BUILTIN_BASE_MODEL
         with open_service(place, wanted, screen.say) as service:
             from mailroom.evaluation.evaluate import evaluate
-            from mailroom.evaluation.report import baseline_lines, scores_line, write_report
+            from mailroom.evaluation.report import (
+                baseline_lines,
+                detail_lines,
+                scores_line,
+                write_report,
+            )
             from mailroom.training.run_directory import find_run
 
             model = find_model(
@@ -73,6 +87,8 @@ def command(
                     limit=limit,
                     num_train=int(model.training.get("num_examples", 0)),
                     scores=not no_scoring,
+                    free=free,
+                    compare_free=compare_free,
                     on_done=lambda what, done, total: progress(done, total, what),
                 )
         run = find_run(loaded.directory, reference, recall(place, reference).get("run"))
@@ -84,5 +100,6 @@ def command(
         lines = [f"before  {scores_line(evaluation.before)}"]
         if evaluation.after is not None:
             lines.append(f"after   {scores_line(evaluation.after)}")
+        lines += detail_lines(evaluation.latest)
         lines += baseline_lines(evaluation.baselines)
         screen.result({**evaluation.as_json(), "report": str(page)}, "\n".join([*lines, str(page)]))

@@ -36,3 +36,9 @@ taxonomy_option = click.option(
     metavar="NAME_OR_FILE",
     help="The categories: default, reference, or a TOML file.",
 )
+free_option = click.option(
+    "--free",
+    is_flag=True,
+    help="Generate every token of the answers, instead of guessing the usual ones and generating "
+    "only what differs: the same text, slower.",
+)

@@ -98,6 +98,7 @@ def command(
                     corpus=loaded.source,
                     corpus_digest=loaded.digest,
                     base_model=absolute_choice(wanted),
+                    held_out=loaded.held_out(plan.num_examples),
                     checkpoint_every=checkpoint_every,
                     fresh=fresh,
                     sync=sync,
@@ -111,7 +112,8 @@ def command(
         screen.result(
             {**asdict(trained), "run": str(directory.path), "plan": asdict(plan)},
             f"{trained.steps} steps in {trained.seconds:.1f} s, "
-            f"loss {trained.first_loss:.4f} -> {trained.last_loss:.4f}, adapter {size}\n"
+            f"loss {trained.first_loss:.4f} -> {trained.last_loss:.4f}, adapter {size}, "
+            f"temperature {trained.temperature:.2f}\n"
             f"model  {trained.model}\nstate  {trained.state}",
         )
 

@@ -8,6 +8,7 @@ import click
 
 from mailroom.cli.options import (
     base_model_option,
+    free_option,
     home_option,
     json_option,
     model_option,
@@ -28,6 +29,7 @@ from mailroom.cli.terminal import terminal
     type=click.FloatRange(0.0, 1.0),
     help="Mail that the model is less sure of is left to you.",
 )
+@free_option
 @home_option
 @json_option
 def command(
@@ -36,6 +38,7 @@ def command(
     base_model: str | None,
     taxonomy: str | None,
     threshold: float,
+    free: bool,
     home: str | None,
     as_json: bool,
 ) -> None:
@@ -69,7 +72,7 @@ def command(
                 service, reference, base_model=wanted, taxonomy=chosen, say=screen.say
             )
             with service.session() as session, screen.counter("mail") as count:
-                predictor = open_predictor(service, session, model)
+                predictor = open_predictor(service, session, model, free=free)
                 triaged = triage(messages, predictor, model.taxonomy, threshold=threshold)
 
                 def counted() -> Iterator[TriagedMessage]:

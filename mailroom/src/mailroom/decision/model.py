@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from mailroom.config import served_name
-from mailroom.decision.run_metadata import prompt_digest, read_metadata
+from mailroom.decision.run_metadata import prompt_digest, read_metadata, read_temperature
 from mailroom.errors import MailroomError, MisuseError
 from mailroom.prompt.chat import MAX_PROMPT_TOKENS
 from mailroom.service.address import SAMPLER_WEIGHTS, Address
@@ -117,7 +117,14 @@ def find_trained_model(
             raise MailroomError(f"{reference} carries no taxonomy; add --taxonomy NAME_OR_FILE")
         return Model(reference, run.base_model, taxonomy, MAX_PROMPT_TOKENS)
     used = taxonomy or found.taxonomy
-    return Model(reference, run.base_model, used, found.max_prompt_tokens, found.training)
+    return Model(
+        reference,
+        run.base_model,
+        used,
+        found.max_prompt_tokens,
+        found.training,
+        _temperature(service, reference) if used == found.taxonomy else 1.0,
+    )
 
 
 def open_predictor(
@@ -148,6 +155,20 @@ def open_predictor(
         temperature=model.temperature,
         wait=service.wait,
     )
+
+
+def _temperature(service: Service, reference: str) -> float:
+    """What the weights carry; 1 where the service does not tell."""
+    import tinker
+
+    try:
+        listed = service.wait(service.rest().list_checkpoints(Address.parse(reference).run_id))
+    except tinker.APIError:
+        return 1.0
+    for checkpoint in listed.checkpoints:
+        if checkpoint.tinker_path == reference:
+            return read_temperature(checkpoint.user_metadata)
+    return 1.0
 
 
 def _training_run(service: Service, reference: str) -> tinker.TrainingRun:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,6 +19,8 @@ PROMPT_KEY = "mailroom.prompt"
 TRAINING_KEY = "mailroom.training"
 STATE_KEY = "mailroom.state"
 """Of sampler weights: the path of the training checkpoint that holds the same weights."""
+TEMPERATURE_KEY = "mailroom.temperature"
+"""Of sampler weights: what their scores are divided by, found on mail that was held out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,3 +68,12 @@ def read_metadata(user_metadata: Mapping[str, str] | None) -> RunMetadata | None
 def prompt_digest(taxonomy: Taxonomy) -> str:
     """The same as long as the words around a message are the same."""
     return hashlib.sha256(prompt_text(Message(subject="", body=""), taxonomy).encode()).hexdigest()
+
+
+def read_temperature(user_metadata: Mapping[str, str] | None) -> float:
+    """Of sampler weights; 1 where they carry none, or none that could be one."""
+    try:
+        temperature = float((user_metadata or {}).get(TEMPERATURE_KEY, 1.0))
+    except ValueError:
+        return 1.0
+    return temperature if 0.0 < temperature < math.inf else 1.0

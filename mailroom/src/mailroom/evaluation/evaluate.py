@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from mailroom.corpus.corpus import Corpus
@@ -13,6 +13,7 @@ from mailroom.decision.prediction import Prediction
 from mailroom.decision.predictor import Predictor
 from mailroom.errors import MailroomError
 from mailroom.evaluation.baselines import Baseline, score_baselines
+from mailroom.evaluation.confidence import Confidence, score_confidence
 from mailroom.evaluation.scores import Scores, confusion, score_categories, score_written
 from mailroom.evaluation.token_picture import TokenPicture, picture_of
 from mailroom.service.connect import Service
@@ -26,11 +27,21 @@ class Result:
     predictions: tuple[Prediction, ...]
     """In the order of the test examples."""
     written: Scores
-    """By free greedy generation."""
+    """By greedy decoding."""
     scored: Scores | None
     """By logprob over the closed set of categories."""
     apart: Scores | None
     """`written`, on only the rows of which training knows neither subject nor body."""
+    confidence: Confidence | None = None
+    """Of the scored categories."""
+    same_as_free: float | None = None
+    """Share of texts that free greedy generation gives too; None if that was not asked for."""
+
+    @property
+    def mean_given(self) -> float | None:
+        """Mean number of an answer's tokens that did not have to be generated."""
+        total = sum(prediction.num_given for prediction in self.predictions)
+        return total / len(self.predictions) if self.predictions else None
 
     def as_json(self) -> dict[str, Any]:
         """SCORES, with the other two sets inside."""
@@ -38,6 +49,9 @@ class Result:
             **self.written.as_json(),
             "scored": self.scored.as_json() if self.scored else None,
             "apart": self.apart.as_json() if self.apart else None,
+            "confidence": self.confidence.as_json() if self.confidence else None,
+            "mean_given": self.mean_given,
+            "same_as_free": self.same_as_free,
         }
 
 
@@ -88,6 +102,8 @@ def evaluate(
     scores: bool = True,
     scores_base: bool = True,
     before: Result | None = None,
+    free: bool = False,
+    compare_free: bool = False,
     on_done: Callable[[str, int, int], None] = lambda what, done, total: None,
 ) -> Evaluation:
     """Ask the base model and, unless that is `model` itself, the trained one.
@@ -101,6 +117,8 @@ def evaluate(
             a category is seldom among the likeliest words of a model that was not taught the form.
             Without it `before.scored` is None.
         before: the base model's result on the same examples, where it is known already.
+        free: generate every token of the answers, guessing none.
+        compare_free: ask `model` once more, freely, and count the texts that are the same.
         on_done: hears what is being asked, and how many of how many are done.
 
     Raises:
@@ -114,26 +132,40 @@ def evaluate(
         def ask(asked: Model, what: str) -> Result:
             nonlocal picture
             wanted = scores and (scores_base or asked.reference != BASE)
-            predictor = open_predictor(service, session, asked, scores=wanted)
+            predictor = open_predictor(service, session, asked, scores=wanted, free=free)
             picture = picture or _picture(corpus, predictor, asked)
             messages = [example.message for example in examples]
             predictions = predictor.predict(
                 messages, lambda done: on_done(what, done, len(messages))
             )
-            return score(asked.taxonomy, examples, predictions)
+            result = score(asked.taxonomy, examples, predictions, asked.temperature)
+            if not compare_free or asked is not model:
+                return result
+            freely = open_predictor(service, session, asked, scores=False, free=True).predict(
+                messages, lambda done: on_done(f"{what}, freely", done, len(messages))
+            )
+            return replace(result, same_as_free=same_texts(predictions, freely))
 
+        is_base = model.reference == BASE
         if before is None:
-            before = ask(model.base(), "before")
-        after = None if model.reference == BASE else ask(model, "after")
+            before = ask(model if is_base else model.base(), "before")
+        after = None if is_base else ask(model, "after")
     train = corpus.train[: num_train or None]
     baselines = score_baselines(train, examples, model.taxonomy.priorities)
     return Evaluation(model, examples, before, after, baselines, picture)
 
 
 def score(
-    taxonomy: Taxonomy, examples: Sequence[Example], predictions: Sequence[Prediction]
+    taxonomy: Taxonomy,
+    examples: Sequence[Example],
+    predictions: Sequence[Prediction],
+    temperature: float = 1.0,
 ) -> Result:
-    """Predictions of these examples against the taxonomy's answers."""
+    """Predictions of these examples against the taxonomy's answers.
+
+    Args:
+        temperature: by which their probabilities are calibrated.
+    """
     expected = expected_answers(taxonomy, examples)
     likeliest = [prediction.likeliest for prediction in predictions]
     apart = [place for place, example in enumerate(examples) if example.apart]
@@ -148,7 +180,20 @@ def score(
         apart=score_written([expected[i] for i in apart], [predictions[i] for i in apart])
         if apart
         else None,
+        confidence=score_confidence(
+            [prediction.probabilities for prediction in predictions],
+            [answer.category for answer in expected],
+            temperature,
+        )
+        if all(likeliest) and predictions
+        else None,
     )
+
+
+def same_texts(one: Sequence[Prediction], other: Sequence[Prediction]) -> float | None:
+    """Share of messages for which both wrote the same."""
+    same = sum(a.text == b.text for a, b in zip(one, other, strict=True))
+    return same / len(one) if one else None
 
 
 def expected_answers(taxonomy: Taxonomy, examples: Sequence[Example]) -> list[Answer]:

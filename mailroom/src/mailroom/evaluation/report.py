@@ -210,6 +210,23 @@ def scores_line(result: Result) -> str:
     return ", ".join(part for part in parts if part)
 
 
+def detail_lines(result: Result) -> list[str]:
+    """What else there is to say of a result, for a terminal."""
+    lines = []
+    if (found := result.confidence) is not None:
+        lines.append(
+            f"confidence is off by {_percent(found.ece)} on average (Brier {found.brier:.3f}); "
+            f"uncalibrated {_percent(found.ece_uncalibrated)} ({found.brier_uncalibrated:.3f})"
+            if found.temperature != 1.0
+            else f"confidence is off by {_percent(found.ece)} on average (Brier {found.brier:.3f})"
+        )
+    if result.mean_given:
+        lines.append(f"{result.mean_given:.0f} tokens of an answer did not have to be generated")
+    if result.same_as_free is not None:
+        lines.append(f"{_percent(result.same_as_free)} of the texts are those of free generation")
+    return lines
+
+
 def baseline_lines(baselines: Mapping[str, Baseline]) -> list[str]:
     """The yardsticks, a line each, for a terminal."""
     return [

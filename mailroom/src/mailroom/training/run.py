@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import tinker
 
-from mailroom.decision.run_metadata import STATE_KEY, metadata_for
+from mailroom.decision.run_metadata import STATE_KEY, TEMPERATURE_KEY, metadata_for
 from mailroom.errors import MailroomError
 from mailroom.mail.message import Message
 from mailroom.prompt.tokens import encode_example, to_datum
@@ -18,6 +18,7 @@ from mailroom.service.remembered import remember
 from mailroom.service.tokenizers import use_hub_facade
 from mailroom.taxonomy import Taxonomy
 from mailroom.training.adapter_size import trainable_parameters
+from mailroom.training.calibrate import SortedMessage, calibrate
 from mailroom.training.loop import STEPS_AHEAD, train_steps
 from mailroom.training.plan import Plan
 from mailroom.training.run_directory import RunDirectory, RunState, StepMetrics
@@ -53,6 +54,8 @@ class Trained:
     """Steps that an earlier command had done."""
     was_complete: bool
     """Whether there was nothing left to do."""
+    temperature: float
+    """What the model's scores are divided by, so that its confidence means what it says."""
 
 
 def train(
@@ -65,6 +68,7 @@ def train(
     corpus: str,
     corpus_digest: str,
     base_model: str,
+    held_out: Sequence[SortedMessage] = (),
     checkpoint_every: int = 0,
     fresh: bool = False,
     sync: bool = False,
@@ -77,6 +81,7 @@ def train(
         corpus: what the data is called. It travels with the run and stands on the model card, so
             no path of this machine.
         base_model: as the user wrote it, to start a local service with when the run is used again.
+        held_out: mail that is not trained on, to calibrate the model's confidence by.
         checkpoint_every: steps between checkpoints; 0 is once an epoch, at least every 100 steps.
         fresh: forget what the directory holds.
         sync: wait for each step before sending the next; the same numbers, slower.
@@ -138,9 +143,18 @@ def train(
             steps_ahead=1 if sync else STEPS_AHEAD,
             on_step=on_step,
         )
+        temperature = calibrate(
+            service, client, tokenizer, taxonomy, plan.max_prompt_tokens, held_out, say
+        )
+        state = replace(state, temperature=temperature)
         assert state.checkpoint is not None
         saved = client.save_weights_for_sampler(
-            SAMPLER_NAME, user_metadata={**metadata, STATE_KEY: state.checkpoint}
+            SAMPLER_NAME,
+            user_metadata={
+                **metadata,
+                STATE_KEY: state.checkpoint,
+                TEMPERATURE_KEY: repr(temperature),
+            },
         )
         state = replace(state, model=service.wait(saved).path)
         assert state.model is not None
@@ -214,4 +228,5 @@ def _trained(
         adapter_bytes=state.adapter_bytes,
         resumed_from=resumed_from,
         was_complete=was_complete,
+        temperature=state.temperature,
     )

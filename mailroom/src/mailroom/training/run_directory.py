@@ -36,6 +36,8 @@ class RunState:
     """Time spent on the steps that the checkpoint holds."""
     trainable_parameters: int | None = None
     adapter_bytes: int | None = None
+    temperature: float = 1.0
+    """What the model's scores are divided by, so that its confidence means what it says."""
 
     @property
     def is_complete(self) -> bool:
