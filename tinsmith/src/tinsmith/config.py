@@ -56,8 +56,13 @@ class Engine:
     """Whether forward_backward answers log p also of targets whose weight is 0, as the hosted
     service does. Without, they read 0.0 and training is faster: only weighted positions then pay
     for the output layer. forward always answers all."""
-    prefill_tokens: int = 8192
-    """Prompt tokens that go through the model at once in sampling."""
+    prefill_tokens: int = 0
+    """Prompt tokens that go through the model at once in sampling; longer prompts are read in
+    parts, between which others get their next tokens. 0: planned from the size of the model, so
+    that a pass takes a fraction of a second."""
+    kv_cache_bytes: int = 0
+    """Memory for keys and values of sequences being generated, and of prompts that may come again.
+    0: an eighth of what is free when the engine starts, at most 4 GiB."""
     max_active_sequences: int = 256
     """Sequences decoded together."""
     num_threads: int = 0

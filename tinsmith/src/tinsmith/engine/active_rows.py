@@ -1,24 +1,25 @@
-"""The sequences being generated, as columns of numbers.
+"""The sequences being decoded, as columns of numbers.
 
-Row i here is row i of the KV cache. Columns rather than objects, because at small model sizes a
-decode step is over before Python has walked through a few hundred objects.
+Columns rather than objects, because at small model sizes a decode step is over before Python has
+walked through a few hundred objects.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence as Several
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from tinsmith.domain.outcomes import StopReason, TopK
 from tinsmith.engine.adapter import FrozenAdapter
 from tinsmith.engine.next_tokens import Chosen, SamplingSettings
 from tinsmith.engine.sample_request import SampleRequest
+from tinsmith.engine.sequence import Sequence
 from tinsmith.nn.context import Segment
+from tinsmith.nn.kv_cache import BLOCK
 from tinsmith.nn.sampling import derive_seed
 
 _NO_TOKEN = -1
@@ -34,10 +35,6 @@ class StepOrder:
 
     segments: tuple[Segment, ...]
     row_of_token: NDArray[np.int64]
-    is_row_order: bool
-    """Token i belongs to row i."""
-    row_of_token_tensor: Tensor
-    token_of_row_tensor: Tensor
     settings: SamplingSettings
     """By token."""
 
@@ -45,70 +42,77 @@ class StepOrder:
 class ActiveRows:
     """See the module's docstring."""
 
-    _COLUMNS = ("_settings", "_num_generated", "_max_new", "_stop_ids", "_tokens", "_logprobs")
+    _COLUMNS = (
+        "_settings",
+        "_num_prompt",
+        "_num_tokens",
+        "_max_new",
+        "_stop_ids",
+        "_tokens",
+        "_logprobs",
+        "_tables",
+    )
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self._owners: list[tuple[SampleRequest, int]] = []
+        self._sequences: list[Sequence] = []
         self._settings = np.zeros(16, dtype=SamplingSettings.DTYPE)
-        self._num_generated = np.zeros(16, dtype=np.int64)
+        self._num_prompt = np.zeros(16, dtype=np.int64)
+        self._num_tokens = np.zeros(16, dtype=np.int64)
         self._max_new = np.zeros(16, dtype=np.int64)
         self._stop_ids = np.full((16, 4), _NO_TOKEN, dtype=np.int64)
         self._tokens = np.zeros((16, 64), dtype=np.int32)
         self._logprobs = np.zeros((16, 64), dtype=np.float32)
-        self._topk: list[list[tuple[NDArray[np.int32], NDArray[np.float32]]]] = []
+        self._tables = np.zeros((16, 8), dtype=np.int32)
         self._order: StepOrder | None = None
 
     def __len__(self) -> int:
-        return len(self._owners)
+        return len(self._sequences)
+
+    def sequence(self, row: int) -> Sequence:
+        """Its tokens and logprobs are as old as its last `add`."""
+        return self._sequences[row]
 
     def owner(self, row: int) -> SampleRequest:
-        return self._owners[row][0]
+        return self._sequences[row].request
 
-    @property
-    def longest(self) -> int:
-        """Tokens that any of the sequences may come to."""
-        return max((request.longest for request, _ in self._owners), default=0)
-
-    def add(self, request: SampleRequest, number: int) -> None:
-        """A new last row for sample `number` of the request, with nothing generated yet."""
-        row = len(self)
-        self._owners.append((request, number))
-        self._topk.append([])
+    def add(self, sequence: Sequence) -> None:
+        """A new last row."""
+        row, request = len(self), sequence.request
+        self._sequences.append(sequence)
         self._order = None
         while row >= len(self._settings):
             for name in self._COLUMNS:
                 column = getattr(self, name)
                 setattr(self, name, np.concatenate([column, np.zeros_like(column)]))
-        if len(request.stop_ids) > self._stop_ids.shape[1]:
-            self._stop_ids = _widened(self._stop_ids, len(request.stop_ids), _NO_TOKEN)
+        num_prompt, num_tokens = len(request.sample.prompt), len(sequence.tokens)
+        self._stop_ids = _at_least(self._stop_ids, len(request.stop_ids), _NO_TOKEN)
+        self._tokens = _at_least(self._tokens, num_tokens + 1, 0)
+        self._logprobs = _at_least(self._logprobs, num_tokens - num_prompt + 1, 0)
+        self._tables = _at_least(self._tables, len(sequence.blocks), 0)
         params = request.sample.params
         self._settings[row] = (
-            derive_seed(params.seed, number),
+            derive_seed(params.seed, sequence.number),
             params.temperature,
             params.top_k,
             params.top_p,
             request.sample.topk_sample_logprobs,
         )
-        self._num_generated[row] = 0
+        self._num_prompt[row], self._num_tokens[row] = num_prompt, num_tokens
         self._max_new[row] = request.max_new
         self._stop_ids[row] = _NO_TOKEN
         self._stop_ids[row, : len(request.stop_ids)] = sorted(request.stop_ids)
+        self._tokens[row, :num_tokens] = sequence.tokens
+        self._logprobs[row, : num_tokens - num_prompt] = sequence.logprobs
+        self._tables[row] = 0
+        self._tables[row, : len(sequence.blocks)] = sequence.blocks
 
     def order(self) -> StepOrder:
         """The packing of the next step; worked out anew only when rows have come or gone."""
         if self._order is None:
-            adapters = [request.adapter for request, _ in self._owners]
-            row_of_token, segments = by_adapter(adapters)
-            token_of_row = np.argsort(row_of_token)
-            self._order = StepOrder(
-                segments,
-                row_of_token,
-                bool((row_of_token == np.arange(len(self))).all()),
-                torch.from_numpy(row_of_token).to(self._device),
-                torch.from_numpy(token_of_row).to(self._device),
-                SamplingSettings(self._settings[row_of_token], self._device),
-            )
+            row_of_token, segments = by_adapter([one.request.adapter for one in self._sequences])
+            settings = SamplingSettings(self._settings[row_of_token], self._device)
+            self._order = StepOrder(segments, row_of_token, settings)
         return self._order
 
     def settings(self, rows: NDArray[np.int64]) -> NDArray[np.void]:
@@ -116,32 +120,57 @@ class ActiveRows:
         return self._settings[rows]
 
     def num_generated(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        return self._num_generated[rows]
+        return self._num_tokens[rows] - self._num_prompt[rows]
 
-    def last_tokens(self) -> NDArray[np.int64]:
-        """The newest token of each row, which the next step feeds to the model."""
-        rows = np.arange(len(self))
-        return self._tokens[rows, self._num_generated[rows] - 1].astype(np.int64)
+    def without_room(self) -> list[int]:
+        """The rows that need another block for their newest token."""
+        last = self._num_tokens[: len(self)] - 1
+        starting = np.flatnonzero(last % BLOCK == 0).tolist()
+        return [row for row in starting if len(self._sequences[row].blocks) * BLOCK <= last[row]]
+
+    def extend(self, row: int, block: int) -> None:
+        """Give a row one more block."""
+        blocks = self._sequences[row].blocks
+        self._tables = _at_least(self._tables, len(blocks) + 1, 0)
+        self._tables[row, len(blocks)] = block
+        blocks.append(block)
+
+    def newest_tokens(
+        self, rows: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int32]]:
+        """What the next step feeds to the model for these rows: tokens and their positions, int64,
+        and the rows' tables, as wide as the longest needs."""
+        last = self._num_tokens[rows] - 1
+        width = int(last.max()) // BLOCK + 1
+        return self._tokens[rows, last].astype(np.int64), last, self._tables[rows, :width]
+
+    def filled_up(self, rows: NDArray[np.int64]) -> list[int]:
+        """Those of these rows whose newest token is the last in its block."""
+        return rows[self._num_tokens[rows] % BLOCK == 0].tolist()
+
+    def tokens(self, row: int) -> NDArray[np.int32]:
+        """The prompt and what was generated; a view."""
+        return self._tokens[row, : self._num_tokens[row]]
 
     def record(self, rows: NDArray[np.int64], chosen: Chosen) -> dict[int, StopReason]:
         """Append a token to each of these rows; returns the rows that are thereby finished."""
-        place = self._num_generated[rows]
-        if place.max() >= self._tokens.shape[1]:
-            self._tokens = _widened(self._tokens, int(place.max()) + 1, 0)
-            self._logprobs = _widened(self._logprobs, int(place.max()) + 1, 0)
+        place = self._num_tokens[rows]
+        number = place - self._num_prompt[rows]
+        self._tokens = _at_least(self._tokens, int(place.max()) + 1, 0)
+        self._logprobs = _at_least(self._logprobs, int(number.max()) + 1, 0)
         self._tokens[rows, place] = chosen.tokens
-        self._logprobs[rows, place] = chosen.logprobs
-        self._num_generated[rows] += 1
+        self._logprobs[rows, number] = chosen.logprobs
+        self._num_tokens[rows] += 1
         for i, top in chosen.topk.items():
-            self._topk[rows[i]].append(top)
+            self._sequences[rows[i]].topk.append(top)
         is_stopped = (self._stop_ids[rows] == chosen.tokens[:, None]).any(axis=1)
-        is_full = place + 1 >= self._max_new[rows]
+        is_full = number + 1 >= self._max_new[rows]
         finished = dict.fromkeys(rows[is_full].tolist(), StopReason.LENGTH)
         finished.update(dict.fromkeys(rows[is_stopped].tolist(), StopReason.STOP))
         for row in rows.tolist():
-            request = self._owners[row][0]
+            request = self.owner(row)
             if request.sample.params.stop_strings and request.completes_stop_string(
-                self._tokens[row, : self._num_generated[row]]
+                self.tokens(row)[self._num_prompt[row] :]
             ):
                 finished[row] = StopReason.STOP
         return finished
@@ -150,47 +179,58 @@ class ActiveRows:
         """What was just recorded for these rows, as far as somebody wants to hear of it."""
         told: list[Told] = []
         for i, row in enumerate(rows.tolist()):
-            request, number = self._owners[row]
-            if request.sample.stream is not None and np.isfinite(chosen.logprobs[i]):
-                place = int(self._num_generated[row]) - 1
+            sequence = self._sequences[row]
+            stream = sequence.request.sample.stream
+            if stream is not None and np.isfinite(chosen.logprobs[i]):
+                place = int(self._num_tokens[row] - self._num_prompt[row]) - 1
                 ids, logprobs = chosen.topk.get(i, ((), ()))
                 top = [(int(id_), float(p)) for id_, p in zip(ids, logprobs, strict=True)]
                 token, logprob = int(chosen.tokens[i]), float(chosen.logprobs[i])
-                told.append((request.sample.stream, number, place, token, logprob, top))
+                told.append((stream, sequence.number, place, token, logprob, top))
         return told
 
-    def result(
-        self, row: int
-    ) -> tuple[SampleRequest, int, NDArray[np.int32], NDArray[np.float32], TopK | None]:
-        """The row's request, which of its samples it is, and copies of what was generated."""
-        request, number = self._owners[row]
-        count = self._num_generated[row]
+    def result(self, row: int) -> tuple[NDArray[np.int32], NDArray[np.float32], TopK | None]:
+        """Copies of what was generated."""
         topk = None
-        if self._topk[row]:
-            ids, logprobs = zip(*self._topk[row], strict=True)
+        if top := self._sequences[row].topk:
+            ids, logprobs = zip(*top, strict=True)
             topk = TopK(np.stack(ids), np.stack(logprobs))
-        tokens, logprobs = self._tokens[row, :count].copy(), self._logprobs[row, :count].copy()
-        return request, number, tokens, logprobs, topk
+        tokens = self.tokens(row)[self._num_prompt[row] :].copy()
+        return tokens, self._logprobs[row, : len(tokens)].copy(), topk
 
     def rows_of(self, request: SampleRequest) -> list[int]:
-        return [row for row, (owner, _) in enumerate(self._owners) if owner is request]
+        return [row for row, one in enumerate(self._sequences) if one.request is request]
 
-    def apply_moves(self, moves: Sequence[tuple[int, int]], num_rows: int) -> None:
-        """Do what the cache did when it removed rows."""
-        for source, target in moves:
-            self._owners[target] = self._owners[source]
-            self._topk[target] = self._topk[source]
-        if moves:
-            sources, targets = (np.array(side) for side in zip(*moves, strict=True))
+    def newest(self) -> int:
+        """The row of the request that came last."""
+        return max(range(len(self)), key=lambda row: self.owner(row).arrival)
+
+    def remove(self, rows: Several[int]) -> list[Sequence]:
+        """Take rows out; returns their sequences, with all tokens that they have. The last rows
+        fill the holes."""
+        gone = []
+        for row in rows:
+            sequence = self._sequences[row]
+            sequence.tokens = self.tokens(row).copy()
+            num_generated = len(sequence.tokens) - self._num_prompt[row]
+            sequence.logprobs = self._logprobs[row, :num_generated].copy()
+            gone.append(sequence)
+        num_left = len(self) - len(gone)
+        holes = sorted(row for row in rows if row < num_left)
+        movers = sorted(set(range(num_left, len(self))) - set(rows))
+        for source, target in zip(movers, holes, strict=True):
+            self._sequences[target] = self._sequences[source]
+        if movers:
             for name in self._COLUMNS:
                 column = getattr(self, name)
-                column[targets] = column[sources]
-        del self._owners[num_rows:], self._topk[num_rows:]
+                column[holes] = column[movers]
+        del self._sequences[num_left:]
         self._order = None
+        return gone
 
 
 def by_adapter(
-    adapters: Sequence[FrozenAdapter | None],
+    adapters: Several[FrozenAdapter | None],
 ) -> tuple[NDArray[np.int64], tuple[Segment, ...]]:
     """Bring sequences of one adapter together.
 
@@ -211,8 +251,10 @@ def by_adapter(
     return order, tuple(segments)
 
 
-def _widened(column: NDArray, at_least: int, filler: int) -> NDArray:
-    width = max(at_least, 2 * column.shape[1])
-    wide = np.full((len(column), width), filler, dtype=column.dtype)
+def _at_least(column: NDArray, width: int, filler: int) -> NDArray:
+    """The column itself, or a wider copy."""
+    if width <= column.shape[1]:
+        return column
+    wide = np.full((len(column), max(width, 2 * column.shape[1])), filler, dtype=column.dtype)
     wide[:, : column.shape[1]] = column
     return wide

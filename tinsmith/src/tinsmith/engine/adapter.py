@@ -8,8 +8,9 @@ Shape suffixes: P all parameters, I inputs, O outputs, R rank.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -152,6 +153,8 @@ class FrozenAdapter:
 
     pairs: Sequence[Pair | None]
     scale: float
+    number: int = field(default_factory=itertools.count().__next__)
+    """No two have the same, in one process."""
 
     def segment(self, start: int, stop: int) -> Segment:
         return Segment(self.pairs, self.scale, start, stop)

@@ -25,7 +25,7 @@ from tinsmith.engine.quantization import quantization_of
 from tinsmith.engine.self_check import check_against_reference, check_experts
 from tinsmith.engine.target_modules import TargetModule, decoder_layers, find_targets
 from tinsmith.nn.attention import ATTENTION_NAME
-from tinsmith.nn.context import Decode, ForwardContext, Prefill, Segment
+from tinsmith.nn.context import Attend, ForwardContext, Prefill, Segment
 from tinsmith.nn.decoder import FAMILIES, Asked, Decoder
 from tinsmith.nn.experts import AdapterExperts
 from tinsmith.nn.logprobs import LogitScaling, OutputLayer
@@ -149,7 +149,7 @@ class BaseModel:
         token_T: Tensor,
         position_T: Tensor,
         segments: Iterable[Segment],
-        attend: Prefill | Decode,
+        attend: Attend,
         *,
         asked: Places | None = None,
         checkpointing: bool = False,

@@ -22,6 +22,7 @@ from tinsmith.domain.records import ServedModel
 from tinsmith.engine.activation_memory import room_on
 from tinsmith.engine.base_model import BaseModel
 from tinsmith.engine.execution import Executed, RunExecutor
+from tinsmith.engine.free_memory import free_bytes
 from tinsmith.engine.frozen_adapters import FrozenAdapters
 from tinsmith.engine.residency import SHARE_OF_FREE, Residency
 from tinsmith.engine.sample_request import DecodeText
@@ -36,6 +37,9 @@ LOOK_ANYWAY_S = 5.0
 """The ledger is read at least so often, in case a ring of the bell was lost."""
 TAKE_IN_BYTES = 64 * 2**20
 STORAGE_PAUSE_S = 2.0
+MAX_CACHE_BYTES = 4 * 2**30
+GPU_PREFILL_TOKENS = 8192
+CPU_PREFILL_OPERATIONS = 2 * 10**11
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,12 +73,7 @@ class EngineLoop:
         self._bell = bell
         self._threads = threads
         self._lease_epoch = lease_epoch
-        self._sampler = Sampler(
-            base_model,
-            decode_text=decode_text,
-            prefill_tokens=settings.prefill_tokens,
-            max_active_sequences=settings.max_active_sequences,
-        )
+        self._sampler = planned_sampler(base_model, settings, decode_text)
         self._frozen = FrozenAdapters(base_model, ledger, store, settings.max_cached_adapters)
         self._executor = RunExecutor(
             served, base_model, ledger, store, residency, planned_training(base_model, settings)
@@ -98,7 +97,7 @@ class EngineLoop:
                 self._take_in()
             backlog = Backlog(
                 runs=tuple(self._queues),
-                has_samples=bool(self._sampler.num_waiting or self._sampler.num_active),
+                has_samples=self._sampler.has_work,
             )
             turn, self._last_turns = next_turn(backlog, self._last_turns)
             match turn:
@@ -134,7 +133,8 @@ class EngineLoop:
 
     def _take_in_sample(self, record: OpRecord, sample: Sample) -> None:
         try:
-            self._sampler.add(record.request_id, sample, self._frozen.of_sampler(record.scope))
+            adapter = self._frozen.of_sampler(record.scope)
+            self._sampler.add(record.request_id, sample, adapter, record.owner)
         except Exception as error:
             self._settle({record.request_id: Executed(_failed(error, record.request_id))})
 
@@ -198,6 +198,33 @@ def planned_training(base: BaseModel, settings: EngineSettings) -> TrainingSetti
         activation_bytes=settings.activation_bytes or None,
         zero_weight_logprobs=settings.zero_weight_logprobs,
     )
+
+
+def planned_sampler(
+    base: BaseModel, settings: EngineSettings, decode_text: DecodeText | None
+) -> Sampler:
+    """As set, and as the model's size and memory allow where nothing is set: call it with the base
+    model loaded."""
+    cache_bytes = settings.kv_cache_bytes or min(MAX_CACHE_BYTES, free_bytes(base.device) // 8)
+    prefill_tokens = settings.prefill_tokens or _prefill_tokens(base)
+    event("sampling", prefill_tokens=prefill_tokens, kv_cache_bytes=cache_bytes)
+    return Sampler(
+        base,
+        decode_text=decode_text,
+        prefill_tokens=prefill_tokens,
+        max_active_sequences=settings.max_active_sequences,
+        max_cache_bytes=cache_bytes,
+    )
+
+
+def _prefill_tokens(base: BaseModel) -> int:
+    """A power of two: on a CPU what takes about half a second, since longer passes do not run at a
+    higher rate; on a GPU what keeps it busy."""
+    if base.device.type != "cpu":
+        return GPU_PREFILL_TOKENS
+    num_parameters = sum(parameter.numel() for parameter in base.model.parameters())
+    wanted = CPU_PREFILL_OPERATIONS // (2 * num_parameters)
+    return min(4096, max(128, 1 << (wanted.bit_length() - 1)))
 
 
 def _failed(error: Exception, what: str) -> Failed:

@@ -1,11 +1,12 @@
-"""The first pass of new requests: their prompts, packed, up to their first tokens.
+"""A pass over prompts, or parts of prompts, up to their sequences' next tokens.
 
 Shape suffixes: T packed tokens, N positions, H hidden size, V vocabulary, B sequences.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence as Several
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -16,105 +17,128 @@ from tinsmith.engine.active_rows import ActiveRows, by_adapter
 from tinsmith.engine.adapter import FrozenAdapter
 from tinsmith.engine.base_model import BaseModel
 from tinsmith.engine.next_tokens import Chosen, SamplingSettings, choose
-from tinsmith.engine.sample_request import FILLER_LOGPROB, FILLER_TOKEN, SampleRequest
-from tinsmith.nn.context import Prefill, Segment
-from tinsmith.nn.kv_cache import KVCache
+from tinsmith.engine.sample_request import FILLER_LOGPROB, FILLER_TOKEN
+from tinsmith.engine.sequence import Sequence
+from tinsmith.nn.cached_sequences import Extend, Run
+from tinsmith.nn.context import Segment
+from tinsmith.nn.kv_cache import BLOCK, KVCache
 from tinsmith.nn.logprobs import target_logprobs, top_logprobs
-from tinsmith.nn.sequences import PackedSequences
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Chunk:
+    """Tokens [start, stop) of a sequence, for which it has blocks."""
+
+    sequence: Sequence
+    start: int
+    stop: int
+    followers: list[Sequence] = field(default_factory=list)
+    """Further samples of the same prompt, of which this chunk is the end. They have all full blocks
+    in common with the sequence, and one of their own for what is left over."""
+
+    @property
+    def is_last(self) -> bool:
+        return self.stop == len(self.sequence.tokens)
+
+    def __len__(self) -> int:
+        return self.stop - self.start
 
 
 def run_prefill(
-    base: BaseModel,
-    cache: KVCache,
-    rows: ActiveRows,
-    admitted: Sequence[tuple[SampleRequest, int]],
-) -> Chosen:
-    """Run the prompts once each, score them where asked, and choose every new sequence's first
-    token.
-
-    Args:
-        admitted: requests, and how many of each one's sequences to start.
+    base: BaseModel, cache: KVCache, rows: ActiveRows, chunks: Several[Chunk]
+) -> Chosen | None:
+    """Run the chunks, score prompts where asked, and choose a next token for each sequence that has
+    come to its end.
 
     Returns:
-        The first tokens of the rows that were added to `cache` and `rows`, in their order.
+        The tokens of the rows that were added to `rows`, in their order; None if there are none.
     """
-    order, _ = by_adapter([request.adapter for request, _ in admitted])
-    admitted = [admitted[i] for i in order]
-    requests = [request for request, _ in admitted]
-    prompts = [request.sample.prompt for request in requests]
-    sequences = PackedSequences([len(prompt) for prompt in prompts], base.device)
-    first_row = cache.add_rows(sequences.lengths)
-    attend = Prefill(sequences, cache, first_row)
-    token_T = torch.from_numpy(np.concatenate(prompts).astype(np.int64)).to(base.device)
-    hidden_TH = base.hidden(
-        token_T, sequences.position_ids[0], _token_segments(requests, sequences), attend
+    order, _ = by_adapter([chunk.sequence.request.adapter for chunk in chunks])
+    chunks = [chunks[i] for i in order]
+    starts = np.concatenate([[0], np.cumsum([len(chunk) for chunk in chunks])])
+    attend = Extend(
+        cache,
+        [
+            Run(int(start), chunk.start, len(chunk), np.asarray(chunk.sequence.blocks))
+            for start, chunk in zip(starts, chunks, strict=False)
+        ],
     )
-    _score_prompts(base, requests, sequences, token_T, hidden_TH)
-    # A prompt's further samples follow behind all prompts: (request, prompt) by row.
-    source_of_row = list(range(len(prompts)))
-    for prompt, (_, count) in enumerate(admitted):
-        if count > 1:
-            cache.copy_row(first_row + prompt, count - 1)
-            source_of_row.extend([prompt] * (count - 1))
-    for prompt in source_of_row:
-        request = requests[prompt]
-        rows.add(request, request.num_started)
-        request.num_started += 1
-    last = [
-        start + length - 1
-        for start, length in zip(sequences.starts, sequences.lengths, strict=True)
-    ]
-    hidden_BH = hidden_TH[torch.tensor(last, device=base.device)]
-    _, segments = by_adapter([request.adapter for request in requests])
-    logits_BV = base.logits(hidden_BH, segments)
-    if len(source_of_row) > len(prompts):
+    tokens = [chunk.sequence.tokens[chunk.start : chunk.stop] for chunk in chunks]
+    token_T = torch.from_numpy(np.concatenate(tokens).astype(np.int64)).to(base.device)
+    hidden_TH = base.hidden(token_T, attend.position_T, _segments(chunks), attend)
+    for start, chunk in zip(starts, chunks, strict=False):
+        chunk.sequence.num_kept = chunk.stop
+        if chunk.sequence.scores_prompt:
+            _score_prompt(base, chunk, hidden_TH[start : start + len(chunk)])
+    ends = [number for number, chunk in enumerate(chunks) if chunk.is_last]
+    if not ends:
+        return None
+    place_B = torch.from_numpy(starts[1:][ends] - 1).to(base.device)
+    done = [chunks[number] for number in ends]
+    _, segments = by_adapter([chunk.sequence.request.adapter for chunk in done])
+    logits_BV = base.logits(hidden_TH.index_select(0, place_B), segments)
+    first_row, source_of_row = len(rows), []
+    for number, chunk in enumerate(done):
+        for sequence in (chunk.sequence, *chunk.followers):
+            rows.add(sequence)
+            source_of_row.append(number)
+        _copy_rest(cache, chunk)
+    if len(source_of_row) > len(done):
         logits_BV = logits_BV[torch.tensor(source_of_row, device=base.device)]
     new_rows = np.arange(first_row, len(rows))
     settings = SamplingSettings(rows.settings(new_rows), base.device)
-    return choose(logits_BV, settings, np.zeros(len(new_rows), dtype=np.int64))
+    return choose(logits_BV, settings, rows.num_generated(new_rows))
 
 
-def _token_segments(requests: Sequence[SampleRequest], sequences: PackedSequences) -> list[Segment]:
-    """The segments of the packed prompts, which are ordered by adapter."""
+def _copy_rest(cache: KVCache, chunk: Chunk) -> None:
+    """Give the followers what no block holds in full."""
+    for follower in chunk.followers:
+        follower.num_kept = chunk.stop
+        if chunk.stop % BLOCK:
+            cache.copy(chunk.sequence.blocks[-1], follower.blocks[-1])
+
+
+def _segments(chunks: Several[Chunk]) -> list[Segment]:
+    """Of the packed tokens, which are ordered by adapter."""
     spans: list[tuple[FrozenAdapter | None, int, int]] = []
-    for request, start, length in zip(requests, sequences.starts, sequences.lengths, strict=True):
-        if spans and spans[-1][0] is request.adapter:
-            spans[-1] = (request.adapter, spans[-1][1], start + length)
+    start = 0
+    for chunk in chunks:
+        adapter, stop = chunk.sequence.request.adapter, start + len(chunk)
+        if spans and spans[-1][0] is adapter:
+            spans[-1] = (adapter, spans[-1][1], stop)
         else:
-            spans.append((request.adapter, start, start + length))
+            spans.append((adapter, start, stop))
+        start = stop
     return [a.segment(start, stop) for a, start, stop in spans if a is not None]
 
 
-def _score_prompts(
-    base: BaseModel,
-    requests: Sequence[SampleRequest],
-    sequences: PackedSequences,
-    token_T: Tensor,
-    hidden_TH: Tensor,
-) -> None:
-    """Fill the requests' prompt logprobs. Position p is scored from the hidden state at p - 1."""
-    for request, start, length in zip(requests, sequences.starts, sequences.lengths, strict=True):
-        sample, first = request.sample, request.scored_from
-        if request.num_started > 0:  # scored when its first samples were started
-            continue
+def _score_prompt(base: BaseModel, chunk: Chunk, hidden_NH: Tensor) -> None:
+    """Fill in the logprobs of those of the prompt's tokens that the chunk's hidden states foretell:
+    position p is scored from the hidden state at p - 1."""
+    request = chunk.sequence.request
+    prompt = request.sample.prompt
+    first = max(request.scored_from, chunk.start + 1)
+    stop = min(len(prompt), chunk.stop + 1)
+    if request.sample.prompt_logprobs and request.prompt_logprobs is None:
+        request.prompt_logprobs = np.full(len(prompt), np.nan, dtype=np.float32)
+    if request.sample.topk_prompt_logprobs and request.topk_prompt_logprobs is None:
+        shape = (len(prompt), request.sample.topk_prompt_logprobs)
+        request.topk_prompt_logprobs = TopK(
+            np.full(shape, FILLER_TOKEN, dtype=np.int32),
+            np.full(shape, FILLER_LOGPROB, dtype=np.float32),
+        )
+    if stop > first:
+        hidden_NH = hidden_NH[first - 1 - chunk.start : stop - 1 - chunk.start]
         adapter = request.adapter
-        output = base.output_layer(None if adapter is None else adapter.segment(0, length))
-        hidden_NH = hidden_TH[start + first - 1 : start + length - 1]
-        if sample.prompt_logprobs:
-            request.prompt_logprobs = np.full(length, np.nan, dtype=np.float32)
-            if len(hidden_NH):
-                target_N1 = token_T[start + first : start + length, None]
-                everywhere = torch.ones(len(target_N1), dtype=torch.bool, device=base.device)
-                logprob_N1 = target_logprobs(output, hidden_NH, target_N1, everywhere)
-                request.prompt_logprobs[first:] = logprob_N1[:, 0].cpu().numpy()
-        if sample.topk_prompt_logprobs:
-            shape = (length, sample.topk_prompt_logprobs)
-            top = TopK(
-                np.full(shape, FILLER_TOKEN, dtype=np.int32),
-                np.full(shape, FILLER_LOGPROB, dtype=np.float32),
-            )
-            if len(hidden_NH):
-                ids, logprobs = top_logprobs(output, hidden_NH, shape[1])
-                top.token_ids[first:] = ids.cpu().numpy()
-                top.logprobs[first:] = logprobs.cpu().numpy()
-            request.topk_prompt_logprobs = top
+        output = base.output_layer(None if adapter is None else adapter.segment(0, len(hidden_NH)))
+        if request.prompt_logprobs is not None:
+            target_N1 = torch.from_numpy(prompt[first:stop].astype(np.int64))[:, None]
+            everywhere = torch.ones(len(target_N1), dtype=torch.bool, device=base.device)
+            logprob_N1 = target_logprobs(output, hidden_NH, target_N1.to(base.device), everywhere)
+            request.prompt_logprobs[first:stop] = logprob_N1[:, 0].cpu().numpy()
+        if (top := request.topk_prompt_logprobs) is not None:
+            ids, logprobs = top_logprobs(output, hidden_NH, top.token_ids.shape[1])
+            top.token_ids[first:stop] = ids.cpu().numpy()
+            top.logprobs[first:stop] = logprobs.cpu().numpy()
+    if chunk.stop >= len(prompt):
+        request.wants_prompt_scores = False

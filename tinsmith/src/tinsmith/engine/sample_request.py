@@ -31,8 +31,14 @@ class SampleRequest:
         adapter: FrozenAdapter | None,
         base: BaseModel,
         decode_text: DecodeText | None,
+        owner: str = "",
+        arrival: int = 0,
     ) -> None:
         """
+        Args:
+            owner: whose request it is; what is kept of prompts is shared between one owner's.
+            arrival: its number in the order in which requests came.
+
         Raises:
             InvalidInputError: for the first thing that is wrong, naming the value.
         """
@@ -43,6 +49,8 @@ class SampleRequest:
                 "tokenizer; use stop token ids"
             )
         self.request_id = request_id
+        self.owner = owner
+        self.arrival = arrival
         self.sample = sample
         self.adapter = adapter
         self.max_new = _max_new_tokens(sample, base.context_limit)
@@ -50,8 +58,10 @@ class SampleRequest:
         self.stop_ids = set(params.stop_tokens)
         if params.stop_at_eos:
             self.stop_ids.update(base.eos_token_ids)
-        self.num_started = 0
-        """Samples that are being generated or done."""
+        self.wants_prompt_scores = sample.prompt_logprobs or sample.topk_prompt_logprobs > 0
+        """Whether logprobs of the prompt are asked for that have not been worked out yet."""
+        self.num_cached = 0
+        """Tokens of the prompt that its first sample found in the cache."""
         self.prompt_logprobs: NDArray[np.float32] | None = None
         self.topk_prompt_logprobs: TopK | None = None
         self._decode_text = decode_text
@@ -60,15 +70,6 @@ class SampleRequest:
         # to decode its first character.
         longest = max((len(text.encode()) for text in params.stop_strings), default=0)
         self._tail_tokens = longest + 4
-
-    @property
-    def num_unstarted(self) -> int:
-        return self.sample.num_samples - self.num_started
-
-    @property
-    def longest(self) -> int:
-        """Tokens that one of its sequences may come to."""
-        return len(self.sample.prompt) + self.max_new
 
     @property
     def scored_from(self) -> int:
@@ -97,7 +98,7 @@ class SampleRequest:
         if len(self._sequences) < self.sample.num_samples:
             return None
         sequences = tuple(self._sequences[i] for i in range(self.sample.num_samples))
-        return Sampled(sequences, self.prompt_logprobs, self.topk_prompt_logprobs)
+        return Sampled(sequences, self.prompt_logprobs, self.topk_prompt_logprobs, self.num_cached)
 
 
 def _max_new_tokens(sample: Sample, context_limit: int) -> int:

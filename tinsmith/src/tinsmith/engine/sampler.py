@@ -1,29 +1,48 @@
 """Continuous batching: sequences of all samplers of a base model, generated together.
 
-A turn is either one prefill (the prompts of waiting requests, packed) or one decode step (one more
-token for every active sequence). Requests join and leave between turns.
+A turn is either one pass over prompts, or as much of them as its budget of tokens allows, or one
+decode step (one more token for every active sequence). While there is work for both they
+alternate, so that a long prompt holds nobody up. Requests join and leave between turns.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Collection
+from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from tinsmith.domain.ops import Sample
 from tinsmith.domain.outcomes import Failed, FailureCategory, Outcome, StopReason, Succeeded
 from tinsmith.engine.active_rows import ActiveRows, Told
 from tinsmith.engine.adapter import FrozenAdapter
 from tinsmith.engine.base_model import BaseModel
+from tinsmith.engine.block_pool import BlockPool
 from tinsmith.engine.next_tokens import Chosen, choose
-from tinsmith.engine.prefill import run_prefill
+from tinsmith.engine.prefill import Chunk, run_prefill
 from tinsmith.engine.sample_request import DecodeText, SampleRequest
-from tinsmith.nn.context import Decode
-from tinsmith.nn.kv_cache import KVCache
+from tinsmith.engine.sequence import Sequence
+from tinsmith.nn.cached_sequences import Decode
+from tinsmith.nn.kv_cache import BLOCK, KVCache
 
 Outcomes = list[tuple[str, Outcome]]
+
+
+@dataclass(slots=True)
+class SamplerCounts:
+    """What was done since the start."""
+
+    prompt_tokens: int = 0
+    """Of all sequences that were started."""
+    cached_prompt_tokens: int = 0
+    """Those of them that were in the cache."""
+    generated_tokens: int = 0
+    decode_steps: int = 0
+    put_back: int = 0
+    """Sequences that had to make room for others, and were prefilled again later."""
 
 
 class Sampler:
@@ -41,51 +60,74 @@ class Sampler:
         """
         Args:
             decode_text: for stop strings; requests that have any are refused without it.
-            prefill_tokens: the most prompt tokens in one turn; a longer prompt goes alone.
+            prefill_tokens: the most prompt tokens in one turn.
             max_cache_bytes: of keys and values; a sequence that needs more on its own goes alone.
         """
         self._base = base
         self._decode_text = decode_text
         self._prefill_tokens = prefill_tokens
         self._max_rows = max_active_sequences
-        self._max_cache_tokens = max_cache_bytes // base.cache_bytes_per_token
-        self._waiting: deque[SampleRequest] = deque()
-        self._starting: list[SampleRequest] = []
-        """Requests whose prefill is under way: neither waiting nor active."""
-        self._cache = KVCache(base.device)
-        self._rows = ActiveRows(base.device)
+        self._max_blocks = max_cache_bytes // (base.cache_bytes_per_token * BLOCK)
+        self.counts = SamplerCounts()
+        self._num_arrived = 0
         self._told: list[Told] = []
+        self._clear()
+
+    def _clear(self) -> None:
+        self._waiting: deque[Sequence] = deque()
+        self._under_way: list[Chunk] = []
+        """What a pass is at: its sequences are neither waiting nor active."""
+        self._cache = KVCache(self._base.device)
+        self._pool = BlockPool(self._max_blocks)
+        self._rows = ActiveRows(self._base.device)
+        self._was_prefill = False
 
     @property
     def num_waiting(self) -> int:
         """Requests of which some sequence has not been started."""
-        return len(self._waiting)
+        return len({sequence.request.arrival for sequence in self._waiting})
 
     @property
     def num_active(self) -> int:
         """Sequences being generated."""
         return len(self._rows)
 
-    def add(self, request_id: str, sample: Sample, adapter: FrozenAdapter | None) -> None:
-        """Queue a request; None for the adapter is the base model itself.
+    @property
+    def num_blocks_used(self) -> int:
+        """Blocks of the cache that sequences hold."""
+        return self._pool.num_used
+
+    @property
+    def has_work(self) -> bool:
+        return bool(self._waiting) or len(self._rows) > 0
+
+    def add(
+        self, request_id: str, sample: Sample, adapter: FrozenAdapter | None, owner: str = ""
+    ) -> None:
+        """Queue a request.
+
+        Args:
+            adapter: None is the base model itself.
+            owner: whose request it is; what is kept of prompts is shared between one owner's.
 
         Raises:
             InvalidInputError: the request can't be served; it has not been queued.
         """
-        self._waiting.append(
-            SampleRequest(request_id, sample, adapter, self._base, self._decode_text)
+        request = SampleRequest(
+            request_id, sample, adapter, self._base, self._decode_text, owner, self._num_arrived
         )
+        self._num_arrived += 1
+        self._waiting.extend(Sequence(request, number) for number in range(sample.num_samples))
 
-    @torch.inference_mode()
     def cancel(self, request_ids: Collection[str]) -> None:
         """Forget these requests, between turns; ids that are not here do no harm."""
-        self._waiting = deque(one for one in self._waiting if one.request_id not in request_ids)
-        gone = [
+        for request in {one.request for one in self._waiting}:
+            if request.request_id in request_ids:
+                self._drop_waiting(request)
+        rows = [
             row for row in range(len(self._rows)) if self._rows.owner(row).request_id in request_ids
         ]
-        if gone:
-            moves = self._cache.remove_rows(gone)
-            self._rows.apply_moves(moves, self._cache.num_rows)
+        self._remove(rows)
 
     def take_told(self) -> list[Told]:
         """The tokens since the last call of requests that want to hear of them early."""
@@ -94,105 +136,174 @@ class Sampler:
 
     @torch.inference_mode()
     def step(self) -> Outcomes:
-        """Take one turn; returns the requests that it finished. Waiting requests go first, since
-        a fuller step costs hardly more than an emptier one."""
-        admitted = self._admit()
-        if admitted:
-            self._starting = [request for request, _ in admitted]
-            outcomes = self._prefill(admitted)
-            self._starting = []
-            return outcomes
-        if len(self._rows):
-            return self._decode()
-        return []
+        """Take one turn; returns the requests that it finished."""
+        if self._waiting and not (self._was_prefill and len(self._rows)):
+            self._under_way = self._plan()
+            if self._under_way:
+                self._was_prefill = True
+                return self._prefill()
+        self._was_prefill = False
+        return self._decode() if len(self._rows) else []
 
     def reset(self) -> list[str]:
         """Forget everything after step() has raised; returns the requests that are lost."""
-        lost = {request.request_id: None for request in (*self._starting, *self._waiting)}
-        lost.update({self._rows.owner(row).request_id: None for row in range(len(self._rows))})
-        self._starting = []
-        self._waiting.clear()
-        self._cache = KVCache(self._base.device)
-        self._rows = ActiveRows(self._base.device)
-        return list(lost)
+        sequences = [chunk.sequence for chunk in self._under_way]
+        sequences += [*self._waiting, *(self._rows.sequence(row) for row in range(len(self._rows)))]
+        self._clear()
+        return list(dict.fromkeys(sequence.request.request_id for sequence in sequences))
 
-    def _admit(self) -> list[tuple[SampleRequest, int]]:
-        """The waiting requests that fit into this turn, in order of arrival, each with the number
-        of its sequences to start now. Nobody overtakes one that does not fit yet."""
-        admitted: list[tuple[SampleRequest, int]] = []
-        if not self._waiting:
-            return admitted
-        tokens, rows, longest = 0, len(self._rows), self._rows.longest
-        while self._waiting:
-            request = self._waiting[0]
-            tokens += len(request.sample.prompt)
-            longest = max(longest, request.longest)
-            if admitted and tokens > self._prefill_tokens:
+    def _plan(self) -> list[Chunk]:
+        """What of the waiting prompts goes into this turn, in order of arrival. Nobody overtakes
+        one that does not fit yet. What is planned has left the queue, but for the rest of a prompt
+        that is longer than the budget."""
+        chunks: list[Chunk] = []
+        budget, room = self._prefill_tokens, self._max_rows - len(self._rows)
+        while self._waiting and budget > 0 and room > 0:
+            is_alone = not chunks and len(self._rows) == 0
+            chunk = self._chunk(self._waiting[0], budget, is_alone)
+            if chunk is None:
                 break
-            count = request.num_unstarted
-            while count and not self._fits(rows + count, longest):
-                count -= 1
-            if count == 0 and rows == 0:
-                count = 1
-            if count == 0:
-                break
-            admitted.append((request, count))
-            rows += count
-            if count < request.num_unstarted:
+            chunks.append(chunk)
+            if not chunk.is_last:
                 break
             self._waiting.popleft()
-        return admitted
+            budget, room = budget - len(chunk), room - 1
+            while room > 0 and self._waiting and self._follows(self._waiting[0], chunk):
+                chunk.followers.append(self._waiting.popleft())
+                room -= 1
+        self._cache.reserve(self._pool.num_blocks)
+        return chunks
 
-    def _fits(self, num_rows: int, longest: int) -> bool:
-        return (
-            num_rows <= self._max_rows
-            and KVCache.capacity_tokens(num_rows, longest) <= self._max_cache_tokens
+    def _chunk(self, sequence: Sequence, budget: int, is_alone: bool) -> Chunk | None:
+        """The sequence's next tokens, with blocks for them; None where no blocks are left."""
+        tokens = sequence.tokens
+        if not sequence.blocks:
+            found = self._pool.match(sequence.namespace, tokens, sequence.num_reusable)
+            sequence.start_with(found)
+        stop = min(len(tokens), sequence.num_kept + budget)
+        new = self._pool.take(-(-stop // BLOCK) - len(sequence.blocks), beyond=is_alone)
+        if new is None:
+            self._let_go(sequence)  # what is published may still be there next time
+            return None
+        sequence.blocks += new
+        self._publish(sequence, tokens, stop // BLOCK)
+        return Chunk(sequence, sequence.num_kept, stop)
+
+    def _publish(self, sequence: Sequence, tokens: NDArray[np.int32], num_full: int) -> None:
+        sequence.num_published = self._pool.publish(
+            sequence.namespace, sequence.blocks, tokens, sequence.num_published, num_full
         )
 
-    def _prefill(self, admitted: list[tuple[SampleRequest, int]]) -> Outcomes:
-        first_row = len(self._rows)
-        chosen = run_prefill(self._base, self._cache, self._rows, admitted)
-        return self._take(np.arange(first_row, len(self._rows)), chosen)
+    def _let_go(self, sequence: Sequence) -> None:
+        self._pool.release(sequence.blocks)
+        sequence.start_with([])
+
+    def _follows(self, sequence: Sequence, chunk: Chunk) -> bool:
+        """Whether a further sample of the chunk's prompt can start with it; it then has blocks."""
+        leader = chunk.sequence
+        if sequence.request is not leader.request or len(sequence.tokens) != chunk.stop:
+            return False
+        if len(leader.tokens) != len(leader.request.sample.prompt) or sequence.blocks:
+            return False
+        num_full = chunk.stop // BLOCK
+        own = self._pool.take(1 if chunk.stop % BLOCK else 0)
+        if own is None:
+            return False
+        self._pool.share(leader.blocks[:num_full])
+        sequence.blocks = leader.blocks[:num_full] + own
+        sequence.num_published = leader.num_published
+        sequence.num_found = chunk.stop
+        return True
+
+    def _prefill(self) -> Outcomes:
+        chunks, first_row = self._under_way, len(self._rows)
+        chosen = run_prefill(self._base, self._cache, self._rows, chunks)
+        self._under_way = []
+        if chosen is None:
+            return []
+        new_rows = np.arange(first_row, len(self._rows))
+        for row in new_rows.tolist():
+            sequence = self._rows.sequence(row)
+            self.counts.prompt_tokens += len(sequence.tokens)
+            self.counts.cached_prompt_tokens += sequence.num_found
+            if sequence.number == 0:
+                sequence.request.num_cached = sequence.num_found
+        return self._take(new_rows, chosen)
 
     def _decode(self) -> Outcomes:
-        rows, cache = self._rows, self._cache
-        order = rows.order()
-        position_T = cache.begin_step()
-        token_T = torch.from_numpy(rows.last_tokens()[order.row_of_token]).to(self._base.device)
-        attend = Decode(cache)
-        if not order.is_row_order:
-            position_T = position_T[order.row_of_token_tensor]
-            attend = Decode(cache, order.row_of_token_tensor, order.token_of_row_tensor)
-        hidden_TH = self._base.hidden(token_T, position_T, order.segments, attend)
+        self._make_room()
+        rows, order = self._rows, self._rows.order()
+        tokens, positions, tables = rows.newest_tokens(order.row_of_token)
+        attend = Decode(self._cache, tables, positions)
+        token_T = torch.from_numpy(tokens).to(self._base.device)
+        hidden_TH = self._base.hidden(token_T, attend.position_B, order.segments, attend)
         logits_TV = self._base.logits(hidden_TH, order.segments)
         chosen = choose(logits_TV, order.settings, rows.num_generated(order.row_of_token))
+        for row in rows.filled_up(order.row_of_token):
+            sequence = rows.sequence(row)
+            self._publish(sequence, rows.tokens(row), len(sequence.blocks))
+        self.counts.decode_steps += 1
         return self._take(order.row_of_token, chosen)
 
-    def _take(self, rows: np.ndarray, chosen: Chosen) -> Outcomes:
+    def _make_room(self) -> None:
+        """A block for every row that needs one. Where there is none, first those who only wait let
+        go of theirs, then the newest request's sequence goes back to the queue, to be prefilled
+        again when others have finished."""
+        while without := self._rows.without_room():
+            block = self._pool.take(1, beyond=len(self._rows) == 1)
+            if block is not None:
+                self._rows.extend(without[0], block[0])
+            elif holding := [one for one in self._waiting if one.blocks]:
+                self._let_go(holding[-1])
+            else:
+                (sequence,) = self._rows.remove([self._rows.newest()])
+                self._let_go(sequence)
+                self._waiting.appendleft(sequence)
+                self.counts.put_back += 1
+        self._cache.reserve(self._pool.num_blocks)
+
+    def _take(self, rows: NDArray[np.int64], chosen: Chosen) -> Outcomes:
         """Record a token for each of these rows, and let go of those that are done."""
         outcomes: Outcomes = []
         gone: set[int] = set()
         finished = self._rows.record(rows, chosen)
-        is_broken = ~np.isfinite(chosen.logprobs)
+        self.counts.generated_tokens += len(rows)
         self._told += self._rows.told(rows, chosen)
+        is_broken = ~np.isfinite(chosen.logprobs)
         if is_broken.any():
             for request in {self._rows.owner(row) for row in rows[is_broken].tolist()}:
                 outcomes.append((request.request_id, _not_finite()))
                 gone.update(self._rows.rows_of(request))
-                if request in self._waiting:
-                    self._waiting.remove(request)
+                self._drop_waiting(request)
         for row, reason in finished.items():
             if row not in gone:
                 outcomes.extend(self._finish(row, reason))
         gone.update(finished)
-        if gone:
-            moves = self._cache.remove_rows(sorted(gone))
-            self._rows.apply_moves(moves, self._cache.num_rows)
+        self._remove(sorted(gone))
         return outcomes
 
+    def _drop_waiting(self, request: SampleRequest) -> None:
+        """Take what is left of a request out of the queue."""
+        for sequence in self._waiting:
+            if sequence.request is request:
+                self._let_go(sequence)
+        self._waiting = deque(one for one in self._waiting if one.request is not request)
+
+    def _remove(self, rows: list[int]) -> None:
+        if not rows:
+            return
+        for sequence in self._rows.remove(rows):
+            self._pool.release(sequence.blocks)
+        if self._pool.num_blocks > self._pool.capacity and not self.has_work:
+            # One sequence was too long: give back what it took beyond the limit.
+            self._pool = BlockPool(self._max_blocks)
+            self._cache.clear()
+
     def _finish(self, row: int, reason: StopReason) -> Outcomes:
-        request, number, tokens, logprobs, topk = self._rows.result(row)
-        result = request.finish_sequence(number, tokens, logprobs, reason, topk)
+        sequence = self._rows.sequence(row)
+        tokens, logprobs, topk = self._rows.result(row)
+        request = sequence.request
+        result = request.finish_sequence(sequence.number, tokens, logprobs, reason, topk)
         return [] if result is None else [(request.request_id, Succeeded(result))]
 
 

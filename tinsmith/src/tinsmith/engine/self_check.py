@@ -9,15 +9,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from tinsmith.domain.errors import InvalidInputError
 from tinsmith.nn.attention import ATTENTION_NAME
-from tinsmith.nn.context import Decode, Prefill
+from tinsmith.nn.cached_sequences import Decode, Extend, Run
 from tinsmith.nn.experts import AdapterExperts
 from tinsmith.nn.kv_cache import KVCache
-from tinsmith.nn.sequences import PackedSequences
 
 if TYPE_CHECKING:
     from tinsmith.engine.base_model import BaseModel
@@ -27,8 +27,8 @@ _LENGTHS = (9, 5)
 
 @torch.inference_mode()
 def check_against_reference(base: BaseModel) -> None:
-    """Compare our logits of the second of two packed sequences, its last token fed through the
-    cache, with those of transformers' eager attention on that sequence alone. Leaves our
+    """Compare our logits of the second of two packed sequences, fed through the cache in three
+    passes, with those of transformers' eager attention on that sequence alone. Leaves our
     attention switched on.
 
     Raises:
@@ -84,12 +84,20 @@ def _tolerance(dtype: torch.dtype) -> float:
 
 
 def _packed_logits(base: BaseModel, sequences: Sequence[Tensor]) -> Tensor:
-    prompts = PackedSequences([len(sequence) - 1 for sequence in sequences], base.device)
+    """The last sequence's logits: two tokens of each first, then all others but one, then that."""
     cache = KVCache(base.device)
-    cache.add_rows(prompts.lengths)
-    token_T = torch.cat([sequence[:-1] for sequence in sequences])
-    hidden_TH = base.hidden(token_T, prompts.position_ids[0], (), Prefill(prompts, cache))
-    last_B = torch.stack([sequence[-1] for sequence in sequences])
-    position_B = cache.begin_step()
-    hidden_BH = base.hidden(last_B, position_B, (), Decode(cache))
-    return base.logits(torch.cat([hidden_TH[prompts.starts[1] :], hidden_BH[1:]]), ())
+    tables_BN = np.arange(len(sequences))[:, None]
+    cache.reserve(len(sequences))
+    parts, start = [], 0
+    for stop in (2, min(_LENGTHS) - 1):
+        length = stop - start
+        runs = [Run(i * length, start, length, table) for i, table in enumerate(tables_BN)]
+        extend = Extend(cache, runs)
+        token_T = torch.cat([sequence[start:stop] for sequence in sequences])
+        hidden_TH = base.hidden(token_T, extend.position_T, (), extend)
+        parts.append(hidden_TH[-length:])
+        start = stop
+    decode = Decode(cache, tables_BN.astype(np.int32), np.full(len(sequences), start))
+    token_B = torch.stack([sequence[start] for sequence in sequences])
+    parts.append(base.hidden(token_B, decode.position_B, (), decode)[-1:])
+    return base.logits(torch.cat(parts), ())

@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import AttentionInterface
 
-from tinsmith.nn.context import Decode, ForwardContext, Prefill
+from tinsmith.nn.cached_sequences import Decode, Extend
+from tinsmith.nn.context import Attend, ForwardContext
 from tinsmith.nn.sequences import PackedSequences
 
 ATTENTION_NAME = "tinsmith_packed"
@@ -93,7 +94,7 @@ class AttentionRule:
 
 
 def attend(
-    how: Prefill | Decode | None,
+    how: Attend | None,
     rule: AttentionRule,
     query: Tensor,
     key: Tensor,
@@ -114,11 +115,9 @@ def attend(
     assert how is not None, "a model ran outside ForwardContext.running"
     if isinstance(how, Decode):
         return _decode(how, rule, query, key, value)
-    if how.cache is not None:
-        spans = zip(how.sequences.starts, how.sequences.lengths, strict=True)
-        for row, (start, length) in enumerate(spans, start=how.first_row):
-            span = slice(start, start + length)
-            how.cache.write_prompt(rule.layer, row, key[0, :, span], value[0, :, span])
+    if isinstance(how, Extend):
+        assert queries is None, "only training asks for some positions"
+        return _extend(how, rule, query, key, value)
     sequences = how.sequences
     if queries is None and not sequences.is_shared:
         if len(sequences.spans) == 1:
@@ -203,18 +202,29 @@ def _causal(q_BHLD: Tensor, k_BKLD: Tensor, v_BKLD: Tensor, rule: AttentionRule)
     return _masked_attention(q_BHLD, k_BKLD, v_BKLD, mask_LL, rule)
 
 
+def _extend(how: Extend, rule: AttentionRule, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    how.cache.write(rule.layer, how.slot_T, key[0].transpose(0, 1), value[0].transpose(0, 1))
+    outputs = []
+    for number, run in enumerate(how.runs):
+        span = slice(run.start, run.start + run.length)
+        q = query[:, :, span]
+        if run.position == 0:
+            out = _causal(q, key[:, :, span], value[:, :, span], rule)
+        else:
+            k, v = how.cache.read(rule.layer, how.blocks[number], run.end)
+            mask = how.mask(number, rule.window)
+            out = _masked_attention(q, k.unsqueeze(0), v.unsqueeze(0), mask, rule)
+        outputs.append(out.transpose(1, 2))
+    return torch.cat(outputs, dim=1)
+
+
 def _decode(how: Decode, rule: AttentionRule, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     q_BHD, k_BKD, v_BKD = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
-    if how.token_of_row is not None:
-        q_BHD, k_BKD, v_BKD = (
-            tensor.index_select(0, how.token_of_row) for tensor in (q_BHD, k_BKD, v_BKD)
-        )
-    keys_BKLD, values_BKLD = how.cache.write_step(rule.layer, k_BKD, v_BKD)
-    mask = how.cache.step_mask(rule.window)
-    out_BHD = _masked_attention(q_BHD.unsqueeze(2), keys_BKLD, values_BKLD, mask, rule).squeeze(2)
-    if how.row_of_token is not None:
-        out_BHD = out_BHD.index_select(0, how.row_of_token)
-    return out_BHD.unsqueeze(0)
+    how.cache.write(rule.layer, how.slot_B, k_BKD, v_BKD)
+    keys_BKLD, values_BKLD = how.read(rule.layer)
+    mask = how.mask(rule.window)
+    out_BH1D = _masked_attention(q_BHD.unsqueeze(2), keys_BKLD, values_BKLD, mask, rule)
+    return out_BH1D.transpose(1, 2).flatten(0, 1).unsqueeze(0)
 
 
 def _masked_attention(

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from tinsmith.nn.kv_cache import KVCache
+from tinsmith.nn.cached_sequences import Decode, Extend
 from tinsmith.nn.sequences import PackedSequences
 
 Pair = tuple[Tensor, Tensor]
@@ -34,23 +34,13 @@ class Segment:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Prefill:
-    """Whole sequences, starting at position 0; keys and values are kept if there is a cache."""
+    """Whole sequences, starting at position 0, of which nothing is kept."""
 
     sequences: PackedSequences
-    cache: KVCache | None = None
-    first_row: int = 0
-    """Sequence i goes to row first_row + i of the cache; with a cache nothing may be shared."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Decode:
-    """One token for every row of the cache."""
-
-    cache: KVCache
-    row_of_token: Tensor | None = None
-    """int64 [rows]; None where token i belongs to row i."""
-    token_of_row: Tensor | None = None
-    """The inverse of row_of_token."""
+Attend = Prefill | Extend | Decode
+"""How a pass's tokens see each other and what was kept of earlier passes."""
 
 
 class ForwardContext:
@@ -58,14 +48,14 @@ class ForwardContext:
 
     def __init__(self) -> None:
         self.segments: tuple[Segment, ...] = ()
-        self.attend: Prefill | Decode | None = None
+        self.attend: Attend | None = None
         self.checkpointing = False
 
     @contextmanager
     def running(
         self,
         segments: tuple[Segment, ...],
-        attend: Prefill | Decode | None,
+        attend: Attend | None,
         checkpointing: bool = False,
     ) -> Iterator[None]:
         """Set the pass's state inside the block and put back what was there before."""

@@ -23,7 +23,7 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from tinsmith.nn.attention import AttentionRule, Queries, attend
-from tinsmith.nn.context import Decode, Pair, Prefill, Segment
+from tinsmith.nn.context import Attend, Pair, Segment
 from tinsmith.nn.lora import AdapterLinear, adapted_product, product_gradients
 from tinsmith.nn.rms_norm import normalised, rms_norm, rms_norm_gradient
 from tinsmith.nn.rotary import rotate, rotate_gradient
@@ -58,7 +58,7 @@ class Asked:
 class Step:
     """What one layer's pass needs beside its input."""
 
-    how: Prefill | Decode
+    how: Attend
     cos_TD: Tensor
     sin_TD: Tensor
     segment: Segment | None
@@ -92,7 +92,7 @@ class Decoder:
         token_T: Tensor,
         position_T: Tensor,
         segments: Sequence[Segment],
-        how: Prefill | Decode,
+        how: Attend,
         asked: Sequence[Asked] | None,
         checkpointing: bool,
     ) -> Tensor:

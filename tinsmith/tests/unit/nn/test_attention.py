@@ -9,7 +9,8 @@ import pytest
 import torch
 from tinsmith.nn import attention
 from tinsmith.nn.attention import AttentionRule, UnsupportedAttentionError, packed_attention
-from tinsmith.nn.context import Decode, ForwardContext, Prefill
+from tinsmith.nn.cached_sequences import Decode, Extend, Run
+from tinsmith.nn.context import ForwardContext, Prefill
 from tinsmith.nn.kv_cache import KVCache
 from tinsmith.nn.sequences import PackedSequences
 from torch import Tensor, nn
@@ -141,35 +142,72 @@ def test_a_shared_head_is_seen_by_all_that_continue_it_with_the_same_gradients(
         torch.testing.assert_close(ours, theirs.grad, atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize("permuted", [False, True], ids=["row_order", "by_adapter"])
 @pytest.mark.parametrize("variant", VARIANTS, ids=IDS)
-def test_decoding_token_by_token_equals_one_pass(variant: dict[str, float], permuted: bool) -> None:
-    totals, prompts = [9, 6, 11], [4, 1, 6]
+def test_runs_and_single_tokens_through_the_cache_equal_one_pass(
+    variant: dict[str, float],
+) -> None:
+    totals = [41, 6, 23]
     data = [qkv(total, seed) for seed, total in enumerate(totals)]
+    tables = np.array([[4, 0, 7], [2, 2, 2], [6, 3, 3]])
     layer, cache = Layer(), KVCache(CPU)
-    cache.add_rows(prompts)
-    packed = [
-        torch.cat([data[i][part][:, :, : prompts[i]] for i in range(3)], dim=2) for part in range(3)
-    ]
-    with layer.forward_context.running((), Prefill(PackedSequences(prompts, CPU), cache)):
-        packed_attention(layer, *packed, None, **variant)  # type: ignore[arg-type]
-    row_of_token = torch.tensor([2, 0, 1]) if permuted else torch.arange(3)
-    for step in range(5):
-        cache.begin_step()
-        now = [
-            torch.cat(
-                [data[i][part][:, :, [prompts[i] + step]] for i in row_of_token.tolist()], dim=2
+    cache.reserve(8)
+    done, found = [0, 0, 0], [[], [], []]
+    # The second pass begins inside of blocks, and in another order; the last is one of each.
+    for parts in (
+        [(0, 17), (1, 3), (2, 16)],
+        [(2, 6), (0, 22)],
+        [(1, 2)],
+        [(2, 1), (0, 2), (1, 1)],
+    ):
+        parts = [(i, min(n, totals[i] - done[i])) for i, n in parts]
+        starts = np.cumsum([0, *(n for _, n in parts)])
+        is_step = all(n == 1 for _, n in parts)
+        if is_step:
+            rows = [i for i, _ in parts]
+            how = Decode(cache, tables[rows].astype(np.int32), np.array([done[i] for i in rows]))
+        else:
+            how = Extend(
+                cache,
+                [
+                    Run(int(start), done[i], n, tables[i])
+                    for start, (i, n) in zip(starts, parts, strict=False)
+                ],
             )
+        now = [
+            torch.cat([data[i][part][:, :, done[i] : done[i] + n] for i, n in parts], dim=2)
             for part in range(3)
         ]
-        attend = Decode(cache, row_of_token, row_of_token.argsort()) if permuted else Decode(cache)
-        with layer.forward_context.running((), attend):
+        with layer.forward_context.running((), how):
             out, _ = packed_attention(layer, *now, None, **variant)  # type: ignore[arg-type]
-        for token, row in enumerate(row_of_token.tolist()):
-            length = prompts[row] + step + 1
-            q, k, v = (tensor[:, :, :length] for tensor in data[row])
-            want = reference(q, k, v, [length], **variant)[0, -1]
-            torch.testing.assert_close(out[0, token], want, atol=1e-5, rtol=1e-4)
+        for start, (i, n) in zip(starts, parts, strict=False):
+            found[i].append(out[0, start : start + n])
+            done[i] += n
+
+    for i, (q, k, v) in enumerate(data):
+        want = reference(*(t[:, :, : done[i]] for t in (q, k, v)), [done[i]], **variant)[0]
+        torch.testing.assert_close(torch.cat(found[i]), want, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("variant", VARIANTS, ids=IDS)
+def test_what_others_left_in_a_block_is_not_seen(variant: dict[str, float]) -> None:
+    layer, cache, (q, k, v) = Layer(), KVCache(CPU), qkv(9)
+    cache.reserve(2)
+    cache.allocate(0, K, D, torch.float32)
+    for tensor in cache.layer(0):
+        tensor.fill_(torch.nan)
+    table = np.array([1, 0])
+    for how in (
+        Extend(cache, [Run(0, 0, 3, table)]),
+        Extend(cache, [Run(0, 3, 5, table)]),
+        Decode(cache, table[None].astype(np.int32), np.array([8])),
+    ):
+        first, last = (8, 9) if isinstance(how, Decode) else (how.runs[0].position, how.runs[0].end)
+        with layer.forward_context.running((), how):
+            out, _ = packed_attention(
+                layer, *(t[:, :, first:last] for t in (q, k, v)), None, **variant
+            )
+        want = reference(*(t[:, :, :last] for t in (q, k, v)), [last], **variant)[:, first:last]
+        torch.testing.assert_close(out, want, atol=1e-5, rtol=1e-4)
 
 
 def test_a_window_that_the_model_keeps_to_itself_is_found() -> None:

@@ -1,90 +1,63 @@
 from __future__ import annotations
 
 import torch
-from tinsmith.nn.kv_cache import KVCache
+from tinsmith.nn.kv_cache import BLOCK, KVCache
 from torch import Tensor
 
-H, D = 2, 3
+K, D = 2, 3
 
 
-def filled(cache: KVCache, lengths: list[int], start: float) -> None:
-    """Rows whose keys hold start + row + position / 100; values are the keys' negatives."""
-    first = cache.add_rows(lengths)
-    for i, length in enumerate(lengths):
-        k = (start + i + torch.arange(length) / 100)[None, :, None].expand(H, length, D)
-        cache.write_prompt(0, first + i, k, -k)
+def keys_of(*values: float) -> Tensor:
+    return torch.tensor(values, dtype=torch.float32)[:, None, None].expand(-1, K, D)
 
 
-def step(cache: KVCache, value: float) -> tuple[Tensor, Tensor]:
-    cache.begin_step()
-    k = torch.full((cache.num_rows, H, D), value)
-    return cache.write_step(0, k, -k)
+def write(cache: KVCache, slots: list[int], *values: float) -> None:
+    k = keys_of(*values)
+    cache.write(0, torch.tensor(slots), k, -k)
 
 
-def test_rows_keep_their_tokens_while_the_cache_grows() -> None:
-    cache = KVCache(torch.device("cpu"))
-    filled(cache, [2], 10)
-    for value in (1.0, 2.0, 3.0):
-        step(cache, value)
-    filled(cache, [1, 9, 2], 20)
-    keys, values = step(cache, 4.0)
-
-    assert cache.lengths == [6, 2, 10, 3]
-    assert keys.shape == (4, H, 10, D)
-    torch.testing.assert_close(keys[0, 1, :6, 2], torch.tensor([10.0, 10.01, 1, 2, 3, 4]))
-    torch.testing.assert_close(keys[1, 0, :2, 0], torch.tensor([20.0, 4.0]))
-    assert keys[2, 0, 8, 0] == 21.08 and keys[2, 0, 9, 0] == 4
+def read(cache: KVCache, table: list[int], length: int) -> Tensor:
+    keys, values = cache.read(0, torch.tensor(table), length)
+    assert keys.shape == (K, length, D)
     torch.testing.assert_close(values, -keys)
+    return keys[1, :, 2]
 
 
-def test_removal_moves_the_last_rows_into_the_holes() -> None:
+def test_a_table_names_blocks_in_any_order() -> None:
     cache = KVCache(torch.device("cpu"))
-    filled(cache, [2, 3, 4, 5, 6], 0)
+    cache.reserve(3)
+    write(cache, [2 * BLOCK + i for i in range(BLOCK)], *range(BLOCK))
+    write(cache, [0, 1], 100.0, 101.0)
+    assert read(cache, [2, 0], BLOCK + 2).tolist() == [*range(BLOCK), 100, 101]
 
-    moves = cache.remove_rows([0, 3])
 
-    assert moves == [(4, 0)]
-    assert cache.lengths == [6, 3, 4]
-    keys, _ = step(cache, 9.0)
-    torch.testing.assert_close(keys[:, 0, 0, 0], torch.tensor([4.0, 1.0, 2.0]))
-    torch.testing.assert_close(keys[0, 0, 5, 0], torch.tensor(4.05))
-    assert keys[0, 0, 6, 0] == 9 and keys[1, 0, 3, 0] == 9
+def test_blocks_keep_what_they_hold_while_the_cache_grows() -> None:
+    cache = KVCache(torch.device("cpu"))
+    cache.reserve(1)
+    write(cache, [0, 1], 4.0, 5.0)
+    before = cache.layer(0)[0].shape[0]
+    cache.reserve(before + 1)
+    assert cache.layer(0)[0].shape == (2 * before, K, BLOCK, D)
+    assert read(cache, [0], 2).tolist() == [4, 5]
+    cache.reserve(2)
+    assert cache.layer(0)[0].shape[0] == 2 * before
 
 
 def test_a_copy_goes_on_independently_of_its_source() -> None:
     cache = KVCache(torch.device("cpu"))
-    filled(cache, [3], 5)
-    assert cache.copy_row(0, 2) == 1
-    cache.begin_step()
-    k = torch.arange(3.0)[:, None, None].expand(3, H, D)
-    keys, _ = cache.write_step(0, k, k)
-    assert cache.lengths == [4, 4, 4]
-    torch.testing.assert_close(keys[2, 0, :, 0], torch.tensor([5.0, 5.01, 5.02, 2.0]))
-    assert keys[0, 0, 3, 0] == 0
+    cache.reserve(2)
+    write(cache, [0, 1], 5.0, 6.0)
+    cache.copy(0, 1)
+    write(cache, [BLOCK + 1], 7.0)
+    assert read(cache, [0], 2).tolist() == [5, 6]
+    assert read(cache, [1], 2).tolist() == [5, 7]
 
 
-def test_masks_show_what_is_real_and_inside_the_window() -> None:
+def test_a_cleared_cache_holds_no_memory_and_starts_anew() -> None:
     cache = KVCache(torch.device("cpu"))
-    filled(cache, [1, 3], 0)
-    cache.begin_step()
-    mask, window = cache.step_mask(None), cache.step_mask(2)
-    assert mask is not None and window is not None
-    assert mask[:, 0, 0].tolist() == [[True, True, False, False], [True] * 4]
-    assert window[:, 0, 0].tolist() == [[True, True, False, False], [False, False, True, True]]
-
-
-def test_no_mask_is_made_where_all_rows_are_equally_long() -> None:
-    cache = KVCache(torch.device("cpu"))
-    filled(cache, [3, 3], 0)
-    cache.begin_step()
-    assert cache.step_mask(None) is None and cache.step_mask(4) is None
-    assert cache.step_mask(3) is not None
-
-
-def test_an_emptied_cache_forgets_its_longest_row() -> None:
-    cache = KVCache(torch.device("cpu"))
-    filled(cache, [1000], 0)
-    assert cache.remove_rows([0]) == []
-    filled(cache, [2] * 5, 0)
-    keys, _ = step(cache, 1.0)
-    assert keys.untyped_storage().nbytes() == KVCache.capacity_tokens(5, 3) * H * D * 4
+    cache.reserve(1000)
+    write(cache, [0], 5.0)
+    cache.clear()
+    cache.reserve(1)
+    write(cache, [0], 6.0)
+    assert cache.layer(0)[0].shape[0] < 1000
