@@ -1,8 +1,9 @@
 # Two commands do everything on a fresh machine with Python 3.11+: `make demo` and `make test`.
 PYTHON ?= python3
 BIN := .venv/bin
+COOKBOOK := tinker-cookbook==0.6.1
 
-.PHONY: demo test lint bench
+.PHONY: demo test lint bench conformance
 
 .venv/.ready: tinsmith/pyproject.toml mailroom/pyproject.toml requirements-dev.txt
 	$(PYTHON) -m venv .venv
@@ -29,3 +30,13 @@ lint: .venv/.ready
 bench: .venv/.bench-ready
 	@test -n "$(NAME)" || { echo "make bench NAME=... with a script of benchmarks/README.md"; exit 2; }
 	@$(BIN)/python benchmarks/$(NAME).py $(ARGS)
+
+# The cookbook comes without its requirements: one of them is not on PyPI (requirements-conformance.txt says which).
+.venv/.conformance-ready: .venv/.ready requirements-conformance.txt
+	@$(BIN)/pip install --quiet -r requirements-conformance.txt && \
+	  $(BIN)/pip install --quiet --no-deps $(COOKBOOK) || \
+	  { echo "$(COOKBOOK) and its requirements come from PyPI: 'make conformance' needs a network the first time."; exit 1; }
+	touch $@
+
+conformance: .venv/.conformance-ready
+	@$(BIN)/python -m conformance $(ARGS)

@@ -1,0 +1,1 @@
+"""tinker-cookbook's own programs, unmodified, against a live tinsmith."""
