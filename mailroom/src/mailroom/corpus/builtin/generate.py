@@ -29,7 +29,7 @@ CATEGORIES = (
     "verify_code",
 )
 SIZES = {"train": 60, "test": 30, "validation": 15}
-"""Messages of each category. Those for validation are short, all of them."""
+"""Messages of each category."""
 SHAPES = ("short", "medium", "short", "long", "short", "medium", "short", "medium", "short", "long")
 """Taken in turn: short is a body alone, long has several paragraphs."""
 
@@ -108,9 +108,11 @@ def _messages(category: str, part: str, draw: random.Random) -> Iterator[tuple[s
             yield from ones
 
     subjects, bodies, senders = in_turn("subject"), in_turn("body"), cycle(templates["sender"])
-    for shape in cycle(("short",) if part == "validation" else SHAPES):
+    for shape in cycle(SHAPES):
         subject, paragraphs = next(subjects), [next(bodies)]
-        if shape != "short":
+        if shape != "short" and part == "validation":  # has bodies alone
+            paragraphs.append(next(bodies))
+        elif shape != "short":
             paragraphs.insert(0, draw.choice(templates[f"{part} opening"]))
             if shape == "long":
                 details = templates[f"{part} detail"]
