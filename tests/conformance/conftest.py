@@ -14,6 +14,11 @@ CHAT_TEMPLATE = """\
 {%- for tool in tools or [] %}{{ tool | tojson }}
 {% endfor %}
 {%- for message in messages %}[{{ message.role }}] {{ message.content }}
+{%- for call in message.tool_calls or [] %}
+<tool_call>
+{"name": {{ call.function.name | tojson }}, "arguments": {{ call.function.arguments | tojson }}}
+</tool_call>{% endfor %}
+
 {% endfor %}
 {%- if add_generation_prompt %}[assistant]{{ eos_token if loud }}{% endif %}"""
 

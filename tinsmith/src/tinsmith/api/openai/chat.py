@@ -63,7 +63,11 @@ def _read(front: Front, caller: Caller, fields: Fields) -> Call:
         num_samples=asked.num_samples,
         topk_sample_logprobs=asked.num_top or 0,
     )
-    form = ChatForm(text, has_logprobs=asked.num_top is not None)
+    form = ChatForm(
+        text,
+        has_logprobs=asked.num_top is not None,
+        may_call_tools=tools is not None and text.template.writes_calls,
+    )
     return Call(caller, model, text, asked, form, [Prompted(sample)])
 
 
@@ -87,7 +91,7 @@ def _read_num_top(fields: Fields) -> int | None:
 
 
 def _read_tools(fields: Fields) -> list[dict[str, Any]] | None:
-    """The tools that the template is to tell of. The model's answer is not parsed for calls."""
+    """The tools that the template is to tell of."""
     tools = fields.items_or("tools", [])
     if not all(isinstance(tool, dict) and tool.get("type") == "function" for tool in tools):
         raise fields.refuse("tools", 'a list of objects of the type "function"')

@@ -18,6 +18,7 @@ from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from tinsmith.api.openai.tool_calls import writes_calls
 from tinsmith.domain.errors import InvalidInputError
 
 SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token")
@@ -72,6 +73,12 @@ class ChatTemplate:
         except jinja2.TemplateError as error:
             raise InvalidInputError(f"the model's chat template cannot be read: {error}") from error
         self._special_tokens = dict(special_tokens)
+        self._sources = dict(sources)
+
+    @property
+    def writes_calls(self) -> bool:
+        """Whether calls of tools in an answer have a form that is known here."""
+        return any(writes_calls(source) for source in self._sources.values())
 
     @classmethod
     def load(cls, directory: Path) -> ChatTemplate | None:

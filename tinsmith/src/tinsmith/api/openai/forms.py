@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from tinsmith.api.openai.growing_text import Piece, ScoredToken
 from tinsmith.api.openai.model_text import ModelText
+from tinsmith.api.openai.tool_calls import TextWithCalls
 
 LEAST_LOGPROB = -9999.0
 
@@ -118,9 +119,15 @@ class CompletionForm:
 
 
 class ChatForm:
-    def __init__(self, text: ModelText, *, has_logprobs: bool) -> None:
+    def __init__(
+        self, text: ModelText, *, has_logprobs: bool, may_call_tools: bool = False
+    ) -> None:
+        """`may_call_tools`: look for calls in the answers."""
         self._text = text
         self._has_logprobs = has_logprobs
+        self._may_call_tools = may_call_tools
+        self._answers: dict[int, TextWithCalls] = {}
+        """Choices whose calls are looked for."""
 
     def envelope(self, model: str, *, is_streamed: bool) -> Envelope:
         kind = "chat.completion.chunk" if is_streamed else "chat.completion"
@@ -128,11 +135,14 @@ class ChatForm:
 
     def whole(self, index: int, piece: Piece, reason: str) -> dict[str, Any]:
         message = {"role": "assistant", "content": piece.text, "refusal": None}
+        text, calls, end = self._take(index, piece.text, reason)
+        if calls:
+            message |= {"content": text or None, "tool_calls": [call for _, call in calls]}
         return {
             "index": index,
             "message": message,
             "logprobs": self._logprobs(piece.tokens),
-            "finish_reason": reason,
+            "finish_reason": end,
         }
 
     def opening(self, index: int) -> dict[str, Any]:
@@ -140,12 +150,32 @@ class ChatForm:
         return {"index": index, "delta": delta, "logprobs": None, "finish_reason": None}
 
     def chunk(self, index: int, piece: Piece, reason: str | None) -> dict[str, Any]:
+        text, calls, end = self._take(index, piece.text, reason)
+        delta: dict[str, Any] = {"content": text} if text else {}
+        if calls:
+            delta["tool_calls"] = [{"index": number, **call} for number, call in calls]
         return {
             "index": index,
-            "delta": {"content": piece.text} if piece.text else {},
+            "delta": delta,
             "logprobs": self._logprobs(piece.tokens) if piece.tokens else None,
-            "finish_reason": reason,
+            "finish_reason": end,
         }
+
+    def _take(
+        self, index: int, text: str, reason: str | None
+    ) -> tuple[str, list[tuple[int, dict[str, Any]]], str | None]:
+        """The text without calls, the calls with their numbers, and why the choice ended."""
+        if not self._may_call_tools:
+            return text, [], reason
+        answer = self._answers.setdefault(index, TextWithCalls())
+        first = answer.num_calls
+        text, calls = answer.add(text)
+        if reason is not None:
+            rest, more = answer.finish()
+            text, calls = text + rest, calls + more
+            if answer.num_calls and reason == "stop":
+                reason = "tool_calls"
+        return text, list(enumerate((call.to_json() for call in calls), first)), reason
 
     def _logprobs(self, tokens: Sequence[ScoredToken]) -> dict[str, Any] | None:
         if not self._has_logprobs:
