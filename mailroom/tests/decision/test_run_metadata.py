@@ -1,6 +1,12 @@
 import pytest
 from mailroom.decision.model import check_reference
-from mailroom.decision.run_metadata import metadata_for, prompt_digest, read_metadata
+from mailroom.decision.run_metadata import (
+    TEMPERATURE_KEY,
+    metadata_for,
+    prompt_digest,
+    read_metadata,
+    read_temperature,
+)
 from mailroom.errors import MailroomError
 from mailroom.taxonomy import Taxonomy
 
@@ -52,3 +58,10 @@ def test_other_references_are_refused_with_what_is_allowed(reference, said):
     with pytest.raises(MailroomError, match=said) as caught:
         check_reference(reference)
     assert "sampler_weights" in str(caught.value)
+
+
+def test_a_temperature_comes_back_from_the_weights_metadata_and_1_where_there_is_none():
+    assert read_temperature({TEMPERATURE_KEY: repr(1.7)}) == 1.7
+    for metadata in (None, {}, {TEMPERATURE_KEY: "warm"}, {TEMPERATURE_KEY: "nan"}):
+        assert read_temperature(metadata) == 1.0
+    assert read_temperature({TEMPERATURE_KEY: "-2"}) == 1.0
