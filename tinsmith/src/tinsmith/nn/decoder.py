@@ -84,7 +84,7 @@ class Decoder:
         body: Any = model
         self._embed: nn.Module = body.embed_tokens
         self._rotary: nn.Module = body.rotary_emb
-        self._norm = Norm.of(body.norm)
+        self.norm = Norm.of(body.norm)
         self.layers = [DecoderLayer(layer) for layer in body.layers]
 
     def __call__(
@@ -125,8 +125,8 @@ class Decoder:
 
     def _normed(self, x_QH: Tensor) -> Tensor:
         if not torch.is_grad_enabled():
-            return rms_norm(x_QH, self._norm.weight, self._norm.eps)[0]
-        normed_QH = _Normed.apply(x_QH, self._norm)
+            return rms_norm(x_QH, self.norm.weight, self.norm.eps)[0]
+        normed_QH = _Normed.apply(x_QH, self.norm)
         assert isinstance(normed_QH, Tensor)
         return normed_QH
 
@@ -156,9 +156,10 @@ class DecoderLayer:
         norms = [getattr(attention, name, None) for name in ("q_norm", "k_norm")]
         self.query_norm, self.key_norm = (None if n is None else Norm.of(n) for n in norms)
         self.head_dim: int = attention.head_dim
-        self.rule = AttentionRule(
-            attention.layer_idx, attention.scaling, getattr(attention, "sliding_window", None)
-        )
+        # Where all layers have the one window, as in Mistral, it is not told to each of them.
+        of_model = getattr(attention.config, "sliding_window", None)
+        window = getattr(attention, "sliding_window", of_model)
+        self.rule = AttentionRule(attention.layer_idx, attention.scaling, window)
 
     def __call__(self, x_TH: Tensor, step: Step) -> Tensor:
         trains = torch.is_grad_enabled()
