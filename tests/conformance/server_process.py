@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
@@ -23,9 +23,9 @@ T = TypeVar("T")
 
 @contextmanager
 def serving(
-    home: Path, model_directory: Path, *names: str, **environment: str
+    home: Path, model_directory: Path, *names: str, options: Sequence[str] = (), **environment: str
 ) -> Iterator[LiveServer]:
-    with starting(home, model_directory, *names, **environment) as process:
+    with starting(home, model_directory, *names, options=options, **environment) as process:
         log = home / "server.log"
         yield LiveServer(wait_until_healthy(process, home), home, model_directory, log)
         assert "Traceback" not in log.read_text(), log.read_text()[-4000:]
@@ -33,12 +33,12 @@ def serving(
 
 @contextmanager
 def starting(
-    home: Path, model_directory: Path, *names: str, **environment: str
+    home: Path, model_directory: Path, *names: str, options: Sequence[str] = (), **environment: str
 ) -> Iterator[subprocess.Popen[bytes]]:
     """A server's process, which may still be loading; its log is home/server.log."""
     home.mkdir(exist_ok=True)
     command = [sys.executable, "-m", "tinsmith.cli", "serve", "--home", str(home), "--port", "0"]
-    command += ["--device", "cpu"]
+    command += ["--device", "cpu", *options]
     for name in names:
         command += ["--model", f"{name}={model_directory}"]
     with (home / "server.log").open("wb") as file:

@@ -92,6 +92,7 @@ class _Server:
             is_healthy=self._is_healthy,
             limits=config.limits,
             poll_hold_s=config.service.poll_hold_s,
+            cors_origins=config.service.cors_origins,
         )
         self._http = _Http(
             uvicorn.Config(

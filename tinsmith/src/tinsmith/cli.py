@@ -51,6 +51,13 @@ def main() -> None:
 @home_option
 @click.option("--host", help="Address to listen on (default 127.0.0.1).")
 @click.option("--port", type=click.IntRange(0, 65535), help="0 picks a free one and prints it.")
+@click.option(
+    "--cors-origin",
+    "cors_origins",
+    multiple=True,
+    metavar="ORIGIN",
+    help="A web page that may call from a browser, such as http://localhost:3000; repeatable.",
+)
 @click.option("--device", help="auto, cpu, cuda, cuda:N or mps.")
 @click.option(
     "--dtype",
@@ -70,6 +77,7 @@ def serve(
     home: Path | None,
     host: str | None,
     port: int | None,
+    cors_origins: tuple[str, ...],
     device: str | None,
     dtype: str | None,
     quantize: str | None,
@@ -88,6 +96,7 @@ def serve(
         dtype=dtype or config.engine.dtype,
         quantize=quantize or config.engine.quantize,
     )
+    origins = cors_origins or config.service.cors_origins
     config = replace(
         config,
         home=home or config.home,
@@ -95,6 +104,7 @@ def serve(
         port=config.port if port is None else port,
         models=models or config.models,
         engine=engine,
+        service=replace(config.service, cors_origins=origins),
     )
     sys.exit(serve_until_stopped(config, as_json=as_json))
 

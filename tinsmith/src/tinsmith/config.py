@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 import tomllib
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from tinsmith.domain.errors import InvalidInputError
 _T = TypeVar("_T")
 DTYPES = ("auto", "float32", "bfloat16")
 QUANTIZATIONS = ("8bit", "4bit")
+_ORIGIN = re.compile(r"https?://(\[[0-9a-f:]+\]|[\w.-]+)(:\d+)?", re.ASCII)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -104,6 +106,18 @@ class Service:
     """How long results of sampling can be read again."""
     download_url_ttl_s: float = 3600.0
     """Lifetime of signed download URLs."""
+    cors_origins: tuple[str, ...] = ()
+    """Web pages that may call the server from a browser, by origin, such as
+    https://chat.example or http://localhost:3000. Empty: none."""
+
+    def __post_init__(self) -> None:
+        for origin in self.cors_origins:
+            # Not "*": without API keys any page in a browser on this machine would be let in.
+            if not _ORIGIN.fullmatch(origin):
+                raise InvalidInputError(
+                    f"setting service.cors_origins has {origin!r}; an origin is a scheme, a host "
+                    "and perhaps a port, such as https://chat.example or http://localhost:3000"
+                )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

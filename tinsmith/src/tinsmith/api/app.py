@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect
 from starlette.routing import Mount
 
@@ -25,6 +27,7 @@ def create_app(
     limits: Limits,
     loopback: bool = True,
     poll_hold_s: float = 25.0,
+    cors_origins: Sequence[str] = (),
 ) -> Starlette:
     """The ASGI application.
 
@@ -33,6 +36,7 @@ def create_app(
         loopback: whether callers from this machine's own addresses count as local. Switch it off
             behind a proxy, which makes everybody look local.
         poll_hold_s: how long a poll waits for its result; below the SDK's timeout of 45 s.
+        cors_origins: web pages that may call from a browser.
     """
     front = Front(service, is_healthy, limits, loopback, poll_hold_s)
     app = Starlette(
@@ -47,7 +51,15 @@ def create_app(
             ClientDisconnect: errors.answer_nobody,
             Exception: errors.answer_bug,
         },
+        middleware=[_cors(cors_origins)] if cors_origins else [],
     )
     app.router.redirect_slashes = False
     app.state.front = front
     return app
+
+
+def _cors(origins: Sequence[str]) -> Middleware:
+    """Keys travel in headers of their own, so nothing needs the browser's cookies."""
+    return Middleware(
+        CORSMiddleware, allow_origins=origins, allow_methods=["*"], allow_headers=["*"]
+    )
