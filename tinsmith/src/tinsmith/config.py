@@ -43,8 +43,9 @@ class Engine:
     """auto, cpu, cuda, cuda:N or mps."""
     dtype: str = "auto"
     """Precision of the frozen base model: auto, float32 or bfloat16. auto: bfloat16 where the
-    device multiplies it fast and the model is not a small one. Adapters, gradients and moments are
-    always fp32."""
+    device multiplies it fast and the model is not a small one. On a processor that does not,
+    bfloat16 halves the memory of the weights, and they are computed with in fp32. Adapters,
+    gradients and moments are always fp32."""
     quantize: str = ""
     """8bit or 4bit keep the base model's linear layers in so many bits, which needs the extra
     tinsmith[quantized]. Empty: not at all."""

@@ -20,6 +20,7 @@ from transformers import PreTrainedModel
 from tinsmith.domain.errors import InvalidInputError
 from tinsmith.domain.model_limits import ModelLimits
 from tinsmith.engine.activation_memory import ActivationMemory
+from tinsmith.engine.devices import arithmetic_of
 from tinsmith.engine.model_files import load_pretrained
 from tinsmith.engine.quantization import quantization_of
 from tinsmith.engine.self_check import check_against_reference, check_experts
@@ -55,11 +56,18 @@ class BaseModel:
     pass at a time."""
 
     def __init__(
-        self, model: PreTrainedModel, device: torch.device, *, own_layers: bool = True
+        self,
+        model: PreTrainedModel,
+        device: torch.device,
+        *,
+        own_layers: bool = True,
+        arithmetic: torch.dtype | None = None,
     ) -> None:
         """Takes `model` over and rewires it.
 
         Args:
+            arithmetic: the dtype to compute in. None is fp32 for bf16 on a processor that has no
+                products of its own for it, and else the weights'.
             own_layers: run layers of a kind that nn.decoder knows with its code; otherwise, and
                 for all other kinds, with transformers'.
 
@@ -70,7 +78,6 @@ class BaseModel:
         model.eval()
         self.model = model
         self.device = device
-        self.dtype: torch.dtype = model.dtype
         config = model.config.get_text_config(decoder=True)
         check_architecture(config)
         self.context_limit = _context_limit(config)
@@ -81,10 +88,17 @@ class BaseModel:
         self.eos_token_ids: tuple[int, ...] = _eos_token_ids(model)
         self.quantization = quantization_of(model)
         """8bit, 4bit or nothing."""
-        self.cache_bytes_per_token = _cache_bytes_per_token(config, self.dtype)
         self.context = ForwardContext()
         self.targets: tuple[TargetModule, ...] = find_targets(model)
         """The adaptable layers, in the model's own order; Segment.pairs follows it."""
+        if arithmetic is None:
+            can_widen = not self.quantization and _is_widenable(model, self.targets)
+            arithmetic = arithmetic_of(model.dtype, device) if can_widen else model.dtype
+        self.dtype: torch.dtype = arithmetic
+        """Of activations, keys and values."""
+        if self.dtype != model.dtype:
+            _widen(model, self.targets, self.dtype)
+        self.cache_bytes_per_token = _cache_bytes_per_token(config, self.dtype)
         for index, target in enumerate(self.targets):
             module = model.get_submodule(target.path)
             if isinstance(module, nn.Linear | QuantizedLinear):
@@ -126,6 +140,7 @@ class BaseModel:
         *,
         own_layers: bool = True,
         quantize: str = "",
+        arithmetic: torch.dtype | None = None,
     ) -> BaseModel:
         """Read weights in Hugging Face layout, safetensors only, no code from the checkpoint.
 
@@ -134,6 +149,7 @@ class BaseModel:
             dtype: of the base weights; None is fp32 on a CPU and bf16 elsewhere.
             own_layers: see __init__.
             quantize: 8bit or 4bit, of the decoder's linear layers; empty for none.
+            arithmetic: see __init__.
 
         Raises:
             InvalidInputError: nothing there, something missing, or a kind that is not supported.
@@ -142,7 +158,7 @@ class BaseModel:
         if dtype is None:
             dtype = torch.float32 if device.type == "cpu" else torch.bfloat16
         model = load_pretrained(directory, device, dtype, ATTENTION_NAME, quantize)
-        return cls(model, device, own_layers=own_layers)
+        return cls(model, device, own_layers=own_layers, arithmetic=arithmetic)
 
     def hidden(
         self,
@@ -210,12 +226,31 @@ class BaseModel:
                 return self._head(hidden_CH)
 
         def pull_back(grad_CV: Tensor) -> Tensor:
-            return grad_CV @ self._head.frozen_weight()
+            return self._head.pull_back(grad_CV)
 
         is_adapted = segment is not None and segment.pairs[self._head.index] is not None
         return OutputLayer(
             project, self.vocab_size, self._scaling, None if is_adapted else pull_back
         )
+
+
+def _is_widenable(model: PreTrainedModel, targets: Iterable[TargetModule]) -> bool:
+    """Not so experts, and embeddings that compute something, which they would do in bf16."""
+    is_looked_up = type(model.get_input_embeddings()) is nn.Embedding
+    return is_looked_up and all(target.num_experts == 1 for target in targets)
+
+
+def _widen(model: PreTrainedModel, targets: Iterable[TargetModule], dtype: torch.dtype) -> None:
+    """Compute in a wider dtype than that in which linear layers and embeddings stay."""
+    held = {target.path for target in targets}
+    for path, module in model.named_modules():
+        if isinstance(module, nn.Embedding):
+            module.register_forward_hook(lambda _, args, output: output.to(dtype))
+        elif path not in held:
+            for name, parameter in module.named_parameters(recurse=False):
+                setattr(module, name, nn.Parameter(parameter.to(dtype), requires_grad=False))
+        elif (bias := getattr(module, "bias", None)) is not None:
+            module.bias = nn.Parameter(bias.to(dtype), requires_grad=False)
 
 
 def _make_checkpointable(model: PreTrainedModel, context: ForwardContext) -> None:

@@ -91,6 +91,13 @@ def _bf16_of(device: torch.device) -> tuple[bool, str]:
     return False, f"bf16 on {device.type} is not known to be fast"
 
 
+def arithmetic_of(dtype: torch.dtype, device: torch.device) -> torch.dtype:
+    """What to compute in with weights of this dtype: fp32 where bf16 would only be imitated."""
+    if dtype == torch.bfloat16 and device.type == "cpu" and not _bf16_of(device)[0]:
+        return torch.float32
+    return dtype
+
+
 def bf16_by_flags(flags: Mapping[str, Any]) -> tuple[bool, str]:
     """Whether a processor with these capabilities multiplies bf16 faster than fp32, and why."""
     found = [name for name in _FAST_BF16_FLAGS if flags.get(name)]

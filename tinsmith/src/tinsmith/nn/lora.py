@@ -19,6 +19,7 @@ from torch.nn import functional
 
 from tinsmith.nn.context import ForwardContext, Pair, Segment
 from tinsmith.nn.quantized import QuantizedLinear
+from tinsmith.nn.widened import product, pull_back
 
 
 def init_pair(
@@ -61,7 +62,7 @@ def adapted_product(
     In this order a token costs R (I + O) multiplications more than the base layer; the product
     B A, which costs O I, is never formed.
     """
-    y_NO = functional.linear(x_NI, linear.frozen_weight(), linear.bias)
+    y_NO = linear.product(x_NI)
     if pair is None:
         return y_NO, None
     a_RI, b_OR = (tensor.to(x_NI.dtype) for tensor in pair)
@@ -95,11 +96,7 @@ def product_gradients(
         grad_a_RI = (grad_h_NR.T @ x_NI).float()
         grad_b_OR = (grad_NO.T @ h_NR).mul_(scale).float()
     if wants_x:
-        weight_OI = linear.frozen_weight()
-        if grad_x_NI is None:
-            grad_x_NI = grad_NO @ weight_OI
-        else:
-            grad_x_NI.addmm_(grad_NO, weight_OI)
+        grad_x_NI = linear.pull_back(grad_NO, grad_x_NI)
         if grad_h_NR is not None and a_RI is not None:
             grad_x_NI.addmm_(grad_h_NR, a_RI)
     return grad_x_NI, grad_a_RI, grad_b_OR
@@ -143,11 +140,11 @@ class _FrozenLinear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x_NI: Tensor, linear: AdapterLinear) -> Tensor:
         ctx.linear = linear
-        return functional.linear(x_NI, linear.frozen_weight(), linear.bias)
+        return linear.product(x_NI)
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
-        return grad_outputs[0] @ ctx.linear.frozen_weight(), None
+        return ctx.linear.pull_back(grad_outputs[0]), None
 
 
 class AdapterLinear(nn.Module):
@@ -166,9 +163,16 @@ class AdapterLinear(nn.Module):
         """This layer's place in Segment.pairs."""
         self.context = context
 
-    def frozen_weight(self) -> Tensor:
-        """[O, I] in the compute dtype; of a quantised layer not to be kept."""
-        return self.weight if self.quantized is None else self.quantized.frozen_weight()
+    def product(self, x_NI: Tensor) -> Tensor:
+        """x W^T + bias, without adapters and without gradients."""
+        if self.quantized is not None:
+            return functional.linear(x_NI, self.quantized.frozen_weight(), self.bias)
+        return product(x_NI, self.weight, self.bias)
+
+    def pull_back(self, grad_NO: Tensor, grad_x_NI: Tensor | None = None) -> Tensor:
+        """The product's gradient for x, added to what there is of it."""
+        weight = self.weight if self.quantized is None else self.quantized.frozen_weight()
+        return pull_back(grad_NO, weight, grad_x_NI)
 
     def forward(self, x: Tensor) -> Tensor:
         """x is [..., I]; all but the last dimension together are the packed tokens."""
@@ -179,7 +183,7 @@ class AdapterLinear(nn.Module):
     def _adapted(self, x_TI: Tensor) -> Tensor:
         segments = self.context.segments
         if not torch.is_grad_enabled():
-            y_TO = functional.linear(x_TI, self.frozen_weight(), self.bias)
+            y_TO = self.product(x_TI)
             for segment in segments:
                 pair = segment.pairs[self.index]
                 if pair is not None:

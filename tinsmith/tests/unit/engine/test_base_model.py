@@ -118,7 +118,8 @@ def test_a_bf16_base_trains_with_fp32_adapters(
     batch: Callable[..., ForwardBackward],
 ) -> None:
     gradients = []
-    for base in (base_of("qwen3"), BaseModel.load(model_dir("qwen3"), dtype=torch.bfloat16)):
+    bf16 = torch.bfloat16
+    for base in (base_of("qwen3"), BaseModel.load(model_dir("qwen3"), dtype=bf16, arithmetic=bf16)):
         state = TrainingState(AdapterState.create(base, LoraConfig(4, 0)))
         Trainer(base, state).forward_backward(batch())
         assert state.gradient_P is not None and state.gradient_P.dtype == torch.float32

@@ -32,7 +32,7 @@ def with_weights_of(quantized: BaseModel, source: Path, folder: Path) -> Path:
         module = quantized.model.get_submodule(target.path)
         assert isinstance(module, AdapterLinear)
         if target.part is not Part.UNEMBED:
-            tensors[f"{target.path}.weight"] = module.frozen_weight()
+            tensors[f"{target.path}.weight"] = module.quantized.frozen_weight()
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     return folder
 
@@ -80,7 +80,7 @@ def test_a_gpu_multiplies_with_the_same_weights(
         base = BaseModel.load(model_dir("qwen3"), device, torch.float32, quantize=quantize)
         module = base.model.get_submodule(base.targets[0].path)
         assert isinstance(module, AdapterLinear)
-        weights.append(module.frozen_weight().cpu())
+        weights.append(module.quantized.frozen_weight().cpu())
     # Each device's kernel rounds on its own where a weight lies half way between two levels.
     assert ((weights[0] - weights[1]).abs() > 1e-6).float().mean() < 0.01
 
@@ -130,7 +130,7 @@ def test_tied_embeddings_stay_one_tensor(model_dir: Callable[[str], Path]) -> No
     base = BaseModel.load(model_dir("qwen2_5"), dtype=torch.bfloat16, quantize="4bit")
     head, embedding = base.model.get_output_embeddings(), base.model.get_input_embeddings()
     assert isinstance(head, AdapterLinear)
-    assert head.frozen_weight().data_ptr() == embedding.weight.data_ptr()
+    assert head.weight.data_ptr() == embedding.weight.data_ptr()
 
 
 def test_without_the_library_the_error_names_the_extra(

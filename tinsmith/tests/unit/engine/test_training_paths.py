@@ -180,7 +180,7 @@ def test_transformers_own_layers_give_the_same(
 def test_in_bf16_we_are_no_farther_from_fp64_than_peft_in_bf16(
     name: str, model_dir: Callable[[str], Path], trained_adapter: Callable[..., AdapterState]
 ) -> None:
-    base = BaseModel.load(model_dir(name), "cpu", torch.bfloat16)
+    base = BaseModel.load(model_dir(name), "cpu", torch.bfloat16, arithmetic=torch.bfloat16)
     errors, theirs = [], []
     for seed in range(4):
         adapter = trained_adapter(base, LoraConfig(rank=4, seed=seed, train_unembed=False))
@@ -197,6 +197,22 @@ def test_in_bf16_we_are_no_farther_from_fp64_than_peft_in_bf16(
             errors.append(far(gradients[parameter], wanted))
             theirs.append(far(peer.gradients[parameter], wanted))
     assert np.mean(errors) <= np.mean(theirs)
+
+
+@pytest.mark.parametrize("name", ["qwen3", "qwen2_5", "llama"])
+@pytest.mark.parametrize("own_layers", [True, False])
+def test_weights_held_in_bf16_and_computed_with_in_fp32_lose_nothing_but_their_own_rounding(
+    name: str,
+    own_layers: bool,
+    model_dir: Callable[[str], Path],
+    trained_adapter: Callable[..., AdapterState],
+) -> None:
+    directory = model_dir(name)
+    base = BaseModel.load(
+        directory, "cpu", torch.bfloat16, arithmetic=torch.float32, own_layers=own_layers
+    )
+    adapter = trained_adapter(base, LoraConfig(rank=4, seed=1, train_unembed=False))
+    assert_equal_to_peft(base, rounded_to_bf16(directory), adapter, TrainingSettings())
 
 
 def rounded_to_bf16(directory: Path) -> Path:
