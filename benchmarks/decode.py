@@ -25,10 +25,8 @@ from rows import row, run, say
 from shapes import SHAPES, Shape, write_model
 
 CONTEXT = 300
-"""Tokens of a sequence in the middle of the steps that count."""
-PREFILL_TOKENS = 256
-"""At least so many prompt tokens go through the model in a turn, so all sequences have started
-after `prompt tokens / PREFILL_TOKENS` turns."""
+"""Tokens of a sequence in the middle of the steps that count, about."""
+WARM_UP = 3
 
 
 def options(parser: argparse.ArgumentParser) -> None:
@@ -53,12 +51,12 @@ def measure(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
             base = BaseModel.load(directory, options.device, getattr(torch, dtype))
         for batch in options.batch or ([1, 4] if options.quick else [1, 4, 16, 64]):
             before = read_rate(options.device)
-            seconds = decode_steps(base, shape, batch, steps)
+            seconds, context = decode_steps(base, shape, batch, steps)
             rate = max(before, read_rate(options.device))
             weight_bytes = held_bytes(base)
-            limit = step_bytes(shape, dtype, batch, CONTEXT, weight_bytes) / rate
+            limit = step_bytes(shape, dtype, batch, context, weight_bytes) / rate
             yield row(
-                f"{name} {dtype}, batch {batch}, context {CONTEXT}",
+                f"{name} {dtype}, batch {batch}, context {context:.0f}",
                 ours=1e3 * min(seconds),
                 unit="ms",
                 limit=1e3 * limit,
@@ -71,31 +69,29 @@ def measure(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
             )
 
 
-def decode_steps(base: Any, shape: Shape, batch: int, steps: int) -> list[float]:
-    """Seconds of the last steps before the sequences end, when all of them are being decoded."""
+def decode_steps(base: Any, shape: Shape, batch: int, steps: int) -> tuple[list[float], float]:
+    """Seconds of each step when all sequences are being decoded, and their average length then."""
     import torch
     from our_engine import greedy, make_sampler
 
     draw = random.Random(batch)
-    starting = 4 + batch * CONTEXT // PREFILL_TOKENS
-    length = CONTEXT - starting - steps // 2
+    # Those that were read first get some tokens while the others are being read.
+    length = CONTEXT - steps // 2 - batch
     sampler = make_sampler(base)
     for number in range(batch):
         prompt = [draw.randrange(FIRST_ID, shape.vocab) for _ in range(length)]
-        sampler.add(str(number), greedy(prompt, starting + steps + 1), None)
-    seconds, are_all_active = [], []
-    outcomes = []
-    while not outcomes:
-        are_all_active.append(sampler.num_active == batch and not sampler.num_waiting)
+        sampler.add(str(number), greedy(prompt, 2 * CONTEXT), None)
+    while sampler.num_waiting or sampler.num_active < batch:
+        sampler.step()
+    seconds = []
+    for _ in range(WARM_UP + steps):
         started = time.perf_counter()
-        outcomes = sampler.step()
+        sampler.step()
         if base.device.type != "cpu":
             torch.cuda.synchronize()
         seconds.append(time.perf_counter() - started)
-    # Without the turn that ended the first of them.
-    if not all(are_all_active[-steps - 1 : -1]):
-        raise SystemExit(f"{batch} sequences were not all being decoded in the steps that count")
-    return seconds[-steps - 1 : -1]
+    generated = sampler.counts.generated_tokens / batch - steps / 2
+    return seconds[WARM_UP:], length + generated
 
 
 def held_bytes(base: Any) -> int:

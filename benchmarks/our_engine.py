@@ -12,6 +12,7 @@ from tinsmith.domain.ops import AdamParams, LoraConfig, OptimStep, Sample, Sampl
 from tinsmith.domain.outcomes import Sampled, Succeeded
 from tinsmith.engine.adapter import AdapterState, FrozenAdapter
 from tinsmith.engine.base_model import BaseModel
+from tinsmith.engine.loop import planned_sampler
 from tinsmith.engine.sampler import Sampler
 from tinsmith.engine.trainer import Trainer, TrainingSettings
 from tinsmith.engine.training_state import TrainingState
@@ -43,13 +44,8 @@ def adam(learning_rate: float) -> OptimStep:
 
 
 def make_sampler(base: BaseModel) -> Sampler:
-    """As the server makes it, but for stop strings."""
-    settings = EngineSettings()
-    return Sampler(
-        base,
-        prefill_tokens=settings.prefill_tokens,
-        max_active_sequences=settings.max_active_sequences,
-    )
+    """As the server plans it for this model and machine, but for stop strings."""
+    return planned_sampler(base, EngineSettings(), None)
 
 
 def greedy(prompt: Sequence[int], num_tokens: int) -> Sample:
