@@ -196,6 +196,30 @@ def test_an_adapter_of_experts_from_peft_computes_the_same_here_and_trains(
     assert all(np.any(after[name] != before[name]) for name in adapted)
 
 
+def test_a_checkpoint_of_experts_downloaded_and_imported_trains_on_bit_for_bit(
+    sdk, server, tmp_path
+):
+    run = sdk.run()
+    train(run, [0])
+    run_id, kind, name = (
+        run.save_state("traveller").result().path.removeprefix("tinker://").split("/")
+    )
+    archive = tmp_path / "traveller.tar.gz"
+    with server.http() as http:
+        url = f"/training_runs/{run_id}/checkpoints/{kind}/{name}/archive"
+        archive.write_bytes(http.get(url).raise_for_status().content)
+    arguments = ["checkpoints", "import", "--home", str(server.home), str(archive)]
+    done = CliRunner().invoke(main, arguments)
+    assert done.exit_code == 0, (done.output, done.exception)
+    path = next(word for word in done.output.split() if word.startswith("tinker://"))
+    resumed = sdk.service.create_training_client_from_state_with_optimizer(path).result()
+    for one in (run, resumed):
+        train(one, [1, 2])
+    assert_equal_adapters(
+        adapter_of(run, sdk.rest, "stayed"), adapter_of(resumed, sdk.rest, "travelled")
+    )
+
+
 def test_an_adapter_of_experts_with_other_widths_is_refused_by_the_layer(server, tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)

@@ -3,7 +3,8 @@
 import tinker
 from sdk_steps import KEY, MODEL, adapter_of, assert_equal_adapters, train
 
-PROMPT = tinker.ModelInput.from_ints([84, 104, 101, 32, 99])
+# Long enough that keys and values are kept for the next request: stale ones would show.
+PROMPT = tinker.ModelInput.from_ints([1 + number % 250 for number in range(7, 77)])
 PARAMS = tinker.SamplingParams(max_tokens=8, temperature=0.0, stop=[])
 
 
