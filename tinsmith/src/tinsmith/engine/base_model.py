@@ -26,14 +26,20 @@ from tinsmith.engine.quantization import quantization_of
 from tinsmith.engine.self_check import check_against_reference, check_experts
 from tinsmith.engine.target_modules import TargetModule, decoder_layers, find_targets
 from tinsmith.nn.attention import ATTENTION_NAME
+from tinsmith.nn.cached_sequences import Decode
+from tinsmith.nn.compiled.decoder import CompiledDecoder
+from tinsmith.nn.compiled.decoder import supports as is_compilable
 from tinsmith.nn.context import Attend, ForwardContext, Prefill, Segment
 from tinsmith.nn.decoder import FAMILIES, Asked, Decoder
 from tinsmith.nn.experts import AdapterExperts
 from tinsmith.nn.logprobs import LogitScaling, OutputLayer
 from tinsmith.nn.lora import AdapterLinear
 from tinsmith.nn.quantized import QuantizedLinear
+from tinsmith.nn.sampling import likeliest
 
 _ATTENTION_KINDS = ("full_attention", "sliding_attention")
+MOST_COMPILED_ROWS = 64
+"""From here on the products of torch are faster."""
 _GROWING_ROPE = ("dynamic", "longrope")
 """These change the rotation of every position once any sequence in the pack is long."""
 
@@ -122,6 +128,10 @@ class BaseModel:
         head = model.get_output_embeddings()
         assert isinstance(head, AdapterLinear)
         self._head = head
+        self._compiled = None
+        layers = self._layers if self.dtype == torch.float32 else None
+        if layers is not None and is_compilable(layers, head):
+            self._compiled = CompiledDecoder(layers, head)
         self._scaling = LogitScaling.of(config)
         check_against_reference(self)
         model.set_attn_implementation(ATTENTION_NAME)
@@ -184,6 +194,8 @@ class BaseModel:
         """
         segments = tuple(segments)
         with self.context.running(segments, attend, checkpointing):
+            if isinstance(attend, Decode) and self._compiles(len(token_T)):
+                return self._decoded(token_T, position_T, segments, attend)
             if self._layers is not None:
                 groups = None
                 if asked is not None:
@@ -201,6 +213,19 @@ class BaseModel:
         place_M = np.concatenate([asked.differentiable, asked.constant])
         return hidden_TH.index_select(0, torch.from_numpy(place_M).to(self.device))
 
+    def _compiles(self, num_rows: int) -> bool:
+        """Whether the compiled step is the fastest way to take so many rows one token further."""
+        return self._compiled is not None and num_rows <= MOST_COMPILED_ROWS
+
+    def _decoded(
+        self, token_B: Tensor, position_B: Tensor, segments: tuple[Segment, ...], attend: Decode
+    ) -> Tensor:
+        assert self._compiled is not None and self._layers is not None
+        x_BH, cos_BD, sin_BD = self._layers.inputs(token_B, position_B)
+        caches = [attend.cache.layer(layer) for layer in range(self.num_layers)]
+        tables_BN = torch.from_numpy(attend.tables_BN)
+        return self._compiled.step(x_BH, cos_BD, sin_BD, segments, caches, tables_BN, position_B)
+
     def _groups(self, asked: Places, attend: Prefill) -> list[Asked]:
         return [
             Asked(
@@ -213,9 +238,19 @@ class BaseModel:
         ]
 
     def logits(self, hidden_NH: Tensor, segments: Iterable[Segment]) -> Tensor:
-        """Final logits [N, V] in fp32. The segments refer to the N rows given here."""
-        with self.context.running(tuple(segments), None):
+        """Final logits [N, V] in fp32, good until the next call. The segments refer to the N rows
+        given here."""
+        segments = tuple(segments)
+        if self._compiled is not None and self._compiles(len(hidden_NH)):
+            return self._scaling(self._compiled.logits(hidden_NH, segments))
+        with self.context.running(segments, None):
             return self._scaling(self._head(hidden_NH))
+
+    def likeliest(self, logits_NV: Tensor) -> tuple[Tensor, Tensor]:
+        """The likeliest token of each row, int64 [N], the lowest id among equals, and its log p."""
+        if self._compiled is not None:
+            return self._compiled.choose_greedily(logits_NV)
+        return likeliest(logits_NV)
 
     def output_layer(self, segment: Segment | None) -> OutputLayer:
         """The output layer under one adapter, for any number of rows."""

@@ -12,8 +12,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tinsmith.engine.base_model import BaseModel
 from tinsmith.nn.logprobs import top_of_logits
-from tinsmith.nn.sampling import greedy, sample, uniforms
+from tinsmith.nn.sampling import logprob_of, sample, uniforms
 
 
 class SamplingSettings:
@@ -56,10 +57,13 @@ class Chosen:
 
 
 def choose(
-    logits_BV: Tensor, settings: SamplingSettings, num_generated_B: NDArray[np.int64]
+    base: BaseModel,
+    logits_BV: Tensor,
+    settings: SamplingSettings,
+    num_generated_B: NDArray[np.int64],
 ) -> Chosen:
     """One token for each sequence; `num_generated_B` numbers its random draws."""
-    token_B = greedy(logits_BV)
+    token_B, logprob_B = base.likeliest(logits_BV)
     if len(settings.drawn):
         uniform = uniforms(settings.seeds, num_generated_B[settings.drawn])
         is_all = len(settings.drawn) == len(logits_BV)
@@ -70,7 +74,7 @@ def choose(
             settings.top_p,
             torch.from_numpy(uniform),
         )
-    logprob_B = logits_BV.gather(1, token_B[:, None])[:, 0] - logits_BV.logsumexp(dim=1)
+        logprob_B = logprob_of(logits_BV, token_B)
     topk = {}
     for i, k in settings.num_top.items():
         ids, logprobs = top_of_logits(logits_BV[i : i + 1], k)

@@ -87,7 +87,7 @@ def run_prefill(
         logits_BV = logits_BV[torch.tensor(source_of_row, device=base.device)]
     new_rows = np.arange(first_row, len(rows))
     settings = SamplingSettings(rows.settings(new_rows), base.device)
-    return choose(logits_BV, settings, rows.num_generated(new_rows))
+    return choose(base, logits_BV, settings, rows.num_generated(new_rows))
 
 
 def _copy_rest(cache: KVCache, chunk: Chunk) -> None:

@@ -238,7 +238,9 @@ class Sampler:
         token_T = torch.from_numpy(tokens).to(self._base.device)
         hidden_TH = self._base.hidden(token_T, attend.position_B, order.segments, attend)
         logits_TV = self._base.logits(hidden_TH, order.segments)
-        chosen = choose(logits_TV, order.settings, rows.num_generated(order.row_of_token))
+        chosen = choose(
+            self._base, logits_TV, order.settings, rows.num_generated(order.row_of_token)
+        )
         for row in rows.filled_up(order.row_of_token):
             sequence = rows.sequence(row)
             self._publish(sequence, rows.tokens(row), len(sequence.blocks))

@@ -104,13 +104,12 @@ class Decoder:
             asked: None is all positions, none of them constant.
             checkpointing: keep only each layer's input for backward, and compute it again.
         """
-        x_TH = self._embed(token_T)
-        cos_1TD, sin_1TD = self._rotary(x_TH, position_T[None])
+        x_TH, cos_TD, sin_TD = self.inputs(token_T, position_T)
         trains = torch.is_grad_enabled()
         if trains:
             assert len(segments) == 1, "one adapter at a time is trained"
             assert (segments[0].start, segments[0].stop) == (0, len(token_T))
-        step = Step(how, cos_1TD[0], sin_1TD[0], segments[0] if trains else None)
+        step = Step(how, cos_TD, sin_TD, segments[0] if trains else None)
         for layer in self.layers[:-1]:
             x_TH = _run(layer, x_TH, step, checkpointing)
         last = self.layers[-1]
@@ -122,6 +121,12 @@ class Decoder:
                 chosen = replace(step, asked=group)
                 parts.append(self._normed(_run(last, x_TH, chosen, checkpointing)))
         return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    def inputs(self, token_T: Tensor, position_T: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """What the first layer reads, and cos and sin of the positions' rotations [T, D]."""
+        x_TH = self._embed(token_T)
+        cos_1TD, sin_1TD = self._rotary(x_TH, position_T[None])
+        return x_TH, cos_1TD[0], sin_1TD[0]
 
     def _normed(self, x_QH: Tensor) -> Tensor:
         if not torch.is_grad_enabled():

@@ -40,9 +40,14 @@ def _mix(z: NDArray[np.uint64]) -> NDArray[np.uint64]:
     return z ^ (z >> np.uint64(31))
 
 
-def greedy(logits_BV: Tensor) -> Tensor:
-    """The likeliest token, int64 [B]; the lowest id among equals."""
-    return logits_BV.argmax(dim=1)
+def likeliest(logits_BV: Tensor) -> tuple[Tensor, Tensor]:
+    """The likeliest token, int64 [B], the lowest id among equals, and its log p."""
+    token_B = logits_BV.argmax(dim=1)
+    return token_B, logprob_of(logits_BV, token_B)
+
+
+def logprob_of(logits_BV: Tensor, token_B: Tensor) -> Tensor:
+    return logits_BV.gather(1, token_B[:, None])[:, 0] - logits_BV.logsumexp(dim=1)
 
 
 def sample(

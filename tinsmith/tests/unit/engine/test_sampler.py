@@ -186,22 +186,22 @@ def test_num_active_never_exceeds_its_limit(tiny_qwen3: BaseModel) -> None:
 
 
 def test_a_prompt_is_read_once_for_all_its_samples_and_only_its_end_meets_the_vocabulary(
-    tiny_qwen3: BaseModel,
+    tiny_qwen3: BaseModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tokens_read, positions_projected = [], []
-    embedding, head = (
-        tiny_qwen3.model.get_input_embeddings(),
-        tiny_qwen3.model.get_output_embeddings(),
-    )
-    hooks = [
-        embedding.register_forward_pre_hook(
-            lambda _, args: tokens_read.append(args[0].numel()),
-        ),
-        head.register_forward_pre_hook(lambda _, args: positions_projected.append(len(args[0]))),
-    ]
+    hidden, logits = tiny_qwen3.hidden, tiny_qwen3.logits
+
+    def counted_hidden(token_T: torch.Tensor, *rest: object) -> torch.Tensor:
+        tokens_read.append(len(token_T))
+        return hidden(token_T, *rest)  # type: ignore[arg-type]
+
+    def counted_logits(hidden_NH: torch.Tensor, *rest: object) -> torch.Tensor:
+        positions_projected.append(len(hidden_NH))
+        return logits(hidden_NH, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(tiny_qwen3, "hidden", counted_hidden)
+    monkeypatch.setattr(tiny_qwen3, "logits", counted_logits)
     one(tiny_qwen3, ask(prompts(9)[0], num_samples=3, max_tokens=2))
-    for hook in hooks:
-        hook.remove()
 
     assert tokens_read == [9, 3]
     assert positions_projected == [1, 3]

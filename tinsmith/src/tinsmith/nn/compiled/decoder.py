@@ -41,8 +41,8 @@ def supports(decoder: Decoder, head: AdapterLinear) -> bool:
 
 
 class CompiledDecoder:
-    """Over the very weights of `decoder` and `head`, in as many threads as torch takes when this
-    is made. Not thread-safe.
+    """Over the very weights of `decoder` and `head`, in as many threads as torch takes at the time
+    of a call. Not thread-safe.
 
     A row's result is the same, bit for bit, whatever rows are beside it and however many threads
     there are.
@@ -72,9 +72,9 @@ class CompiledDecoder:
             [head_dim**-0.5 if s is None else s for s in scalings], dtype=np.float32
         )
         self._windows = np.array([layer.rule.window or 0 for layer in layers], dtype=np.int64)
-        self._team = Team(torch.get_num_threads())
         self._buffers = Buffers()
-        self._scratch = Scratch(self._team.num_threads, num_queries // num_keys, head_dim)
+        self._team: Team | None = None
+        self._scratch: Scratch | None = None
         self._adapters = AdapterTable((), self._linears)
         self._head_adapters = AdapterTable((), self._head)
 
@@ -104,12 +104,13 @@ class CompiledDecoder:
             Final hidden states, normalised, fp32 [B, H].
         """
         num_rows = len(positions)
+        team, scratch = self._gathered()
         if segments is not self._adapters.segments:
-            self._adapters = AdapterTable(segments, self._linears)
+            self._adapters = AdapterTable(segments, self._linears, self._adapters)
         x, hidden, *others = self._step_buffers(num_rows)
         torch.from_numpy(x)[:num_rows, : self._hidden_size] = x_BH
-        self._scratch.reserve(int(positions.max()) + 1)
-        self._team.run(
+        scratch.reserve(int(positions.max()) + 1)
+        team.run(
             kernels().decode_step,
             len(self._windows) * NUM_SLOTS + 1,
             (
@@ -129,7 +130,7 @@ class CompiledDecoder:
             ),
             (_plain(cos_BD), _plain(sin_BD)),
             (x, hidden, *others),
-            (self._scratch.heads, self._scratch.scores, self._scratch.tiles),
+            (scratch.heads, scratch.scores, scratch.tiles),
         )
         return torch.from_numpy(hidden)[:num_rows, : self._hidden_size].clone()
 
@@ -137,21 +138,22 @@ class CompiledDecoder:
         """The output layer, fp32 [B, V]: a view that the next call writes over. The segments
         refer to the rows given here; as with `step`, pass the same tuple while nothing changes."""
         num_rows, rows = len(hidden_BH), self._buffers.rows
+        team, scratch = self._gathered()
         if segments is not self._head_adapters.segments:
-            self._head_adapters = AdapterTable(segments, self._head)
+            self._head_adapters = AdapterTable(segments, self._head, self._head_adapters)
         adapters = self._head_adapters
         hidden = rows("head", num_rows, self._hidden_size)
         torch.from_numpy(hidden)[:num_rows, : self._hidden_size] = hidden_BH
         logits = rows("logits", num_rows, self._vocab_size)
         packed, h = self._packed(num_rows), rows("h", 3, num_rows, adapters.rank)
-        self._team.run(
+        team.run(
             kernels().head_step,
             NUM_SLOTS,
             self._head.records[0],
             (adapters.pairs[0], adapters.scales, adapters.spans),
             num_rows,
             self._hidden_size,
-            (hidden, packed, logits, h, self._scratch.tiles),
+            (hidden, packed, logits, h, scratch.tiles),
         )
         return torch.from_numpy(logits)[:num_rows, : self._vocab_size]
 
@@ -162,6 +164,7 @@ class CompiledDecoder:
             logits_BV: fp32; rows may lie apart, a row's logits may not.
         """
         num_rows, vocab_size = logits_BV.shape
+        team, _ = self._gathered()
         apart = logits_BV.stride(0)
         if logits_BV.dtype != torch.float32 or logits_BV.stride(1) != 1 or apart < vocab_size:
             logits_BV = logits_BV.float().contiguous()
@@ -170,12 +173,21 @@ class CompiledDecoder:
         logprobs = np.zeros(num_rows, dtype=np.float32)
         partial = np.zeros((3, num_rows, -(-vocab_size // CHUNK)))
         address = logits_BV.data_ptr()
-        self._team.run(
+        team.run(
             kernels().choose_greedily,
             1,
             *(address, apart, num_rows, vocab_size, partial, tokens, logprobs),
         )
         return torch.from_numpy(tokens), torch.from_numpy(logprobs)
+
+    def _gathered(self) -> tuple[Team, Scratch]:
+        """The team, and its threads' scratch memory."""
+        num_threads = torch.get_num_threads()
+        if self._team is None or self._scratch is None or self._team.num_threads != num_threads:
+            self._team = Team(num_threads)
+            num_queries, num_keys, head_dim = self._sizes[:3].tolist()
+            self._scratch = Scratch(num_threads, num_queries // num_keys, head_dim)
+        return self._team, self._scratch
 
     def _step_buffers(self, num_rows: int) -> tuple[Floats, ...]:
         """In decode_step's order."""

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from tinsmith.nn.compiled.products import LINEAR_FIELDS, PAIR_FIELDS
 from tinsmith.nn.compiled.step import NUM_NORMS
-from tinsmith.nn.context import Segment
+from tinsmith.nn.context import Pair, Segment
 from tinsmith.nn.decoder import Decoder, DecoderLayer, Norm
 from tinsmith.nn.lora import AdapterLinear
 
@@ -82,27 +82,42 @@ class AdapterTable:
         rank: the largest.
     """
 
-    def __init__(self, segments: Sequence[Segment], linears: LinearTable) -> None:
+    def __init__(
+        self,
+        segments: Sequence[Segment],
+        linears: LinearTable,
+        before: AdapterTable | None = None,
+    ) -> None:
+        """`before` is the last such table, of which the parts that are still in use are taken."""
         self.segments = segments
-        self._kept: list[Tensor] = []
-        groups, linears_each = linears.records.shape[:2]
-        self.pairs = np.zeros((groups, linears_each, len(segments), PAIR_FIELDS), dtype=np.int64)
-        for i, group in enumerate(linears.indices):
-            for j, index in enumerate(group):
-                for s, segment in enumerate(segments):
-                    pair = segment.pairs[index]
-                    if pair is not None:
-                        a_RI, b_OR = (self._plain(tensor) for tensor in pair)
-                        self.pairs[i, j, s] = a_RI.data_ptr(), b_OR.data_ptr(), len(a_RI)
+        known = {} if before is None else before._adapters
+        self._adapters = {
+            id(one.pairs): known.get(id(one.pairs)) or _Adapter(one.pairs, linears)
+            for one in segments
+        }
+        self.pairs = np.zeros(
+            (*linears.records.shape[:2], len(segments), PAIR_FIELDS), dtype=np.int64
+        )
+        for s, segment in enumerate(segments):
+            self.pairs[:, :, s] = self._adapters[id(segment.pairs)].pairs
         self.scales = np.array([segment.scale for segment in segments], dtype=np.float32)
         spans = [(segment.start, segment.stop) for segment in segments]
         self.spans: NDArray[np.int64] = np.array(spans, dtype=np.int64).reshape(-1, 2)
         self.rank = int(self.pairs[..., 2].max(initial=1))
 
-    def _plain(self, tensor: Tensor) -> Tensor:
-        plain = tensor.detach().float().contiguous()
-        self._kept.append(plain)
-        return plain
+
+class _Adapter:
+    """One adapter's part of an AdapterTable, [..., PAIR_FIELDS]."""
+
+    def __init__(self, pairs: Sequence[Pair | None], linears: LinearTable) -> None:
+        self._kept: list[object] = [pairs]
+        self.pairs = np.zeros((*linears.records.shape[:2], PAIR_FIELDS), dtype=np.int64)
+        for i, group in enumerate(linears.indices):
+            for j, index in enumerate(group):
+                if (pair := pairs[index]) is not None:
+                    a_RI, b_OR = (tensor.detach().float().contiguous() for tensor in pair)
+                    self._kept += [a_RI, b_OR]
+                    self.pairs[i, j] = a_RI.data_ptr(), b_OR.data_ptr(), len(a_RI)
 
 
 def is_usable(weight: Tensor) -> bool:
