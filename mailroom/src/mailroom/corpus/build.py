@@ -16,7 +16,6 @@ from mailroom.corpus import split
 from mailroom.corpus.builtin.generate import BUILTIN, builtin_rows, builtin_validation_rows
 from mailroom.corpus.corpus import (
     MANIFEST,
-    MAX_VALIDATION,
     REJECTED,
     STATISTICS,
     TAXONOMY,
@@ -136,9 +135,7 @@ def build(
     if source == BUILTIN:
         validation, _ = _sorted_out(builtin_validation_rows(seed, taxonomy), taxonomy, source)
     else:
-        taken = split.groups_of([*parts.train, *parts.test])
-        free = split.outside(parts.unused, taken)
-        validation = split.draw_test(free, MAX_VALIDATION, seed, leave_one=False) if free else []
+        validation = split.draw_validation(parts.unused, [*parts.train, *parts.test], seed)
     summary = BuildSummary(
         train=len(parts.train),
         test=len(test),

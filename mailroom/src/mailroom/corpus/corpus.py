@@ -10,7 +10,7 @@ from typing import Any
 
 from mailroom.corpus.example import Example, from_json
 from mailroom.corpus.rows import CorpusError
-from mailroom.corpus.split import groups_of, outside
+from mailroom.corpus.split import MAX_VALIDATION, groups_of, outside
 from mailroom.taxonomy import Taxonomy
 
 MANIFEST = "corpus.json"
@@ -22,8 +22,6 @@ REJECTED = "rejected.jsonl"
 STATISTICS = "statistics.html"
 
 VERSION = 1
-MAX_VALIDATION = 200
-"""Rows to calibrate by; more would tell little more, and cost time."""
 
 
 @dataclass(frozen=True, slots=True)

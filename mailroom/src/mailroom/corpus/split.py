@@ -13,6 +13,8 @@ from mailroom.corpus.masking import mask
 TEST_SHARE = 0.2
 """Of all rows, at most this share is for the test when both parts come from one source."""
 MAX_TEST = 2000
+MAX_VALIDATION = 200
+"""Rows to calibrate by; more would tell little more, and cost time."""
 
 
 def groups_of(examples: Iterable[Example]) -> set[str]:
@@ -51,6 +53,14 @@ def draw_test(
                 drawn.add(group)
                 room -= len(groups[group])
     return [example for example in examples if example.group in drawn]
+
+
+def draw_validation(
+    unused: Sequence[Example], taken: Iterable[Example], seed: int
+) -> list[Example]:
+    """Of what no part needs, rows without a near-duplicate in one; each category by its share."""
+    free = outside(unused, groups_of(taken))
+    return draw_test(free, MAX_VALIDATION, seed, leave_one=False) if free else []
 
 
 def mark_apart(test: Sequence[Example], train: Sequence[Example]) -> list[Example]:
