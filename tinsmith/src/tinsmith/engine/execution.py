@@ -32,7 +32,8 @@ from tinsmith.engine.micro_batch import MicroBatchPass
 from tinsmith.engine.residency import NoRoomYetError, Residency
 from tinsmith.engine.trainer import Trainer, TrainingSettings
 from tinsmith.engine.training_state import TrainingState
-from tinsmith.ledger.ledger import Ledger, OpRecord
+from tinsmith.ledger.entries import OpRecord
+from tinsmith.ledger.ledger import Ledger
 
 
 class RunLostError(ServiceError):

@@ -29,7 +29,8 @@ from tinsmith.engine.sample_request import DecodeText
 from tinsmith.engine.sampler import Sampler
 from tinsmith.engine.trainer import TrainingSettings
 from tinsmith.ledger.bell import Bell
-from tinsmith.ledger.ledger import Ledger, OpRecord, Settlement
+from tinsmith.ledger.entries import OpRecord, Settlement
+from tinsmith.ledger.ledger import Ledger
 from tinsmith.scheduler.turns import Backlog, Idle, LastTurns, RunTurn, SampleTurn, next_turn
 from tinsmith.telemetry import event, failure
 

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from sqlalchemy import Connection, insert, select
 
 from tinsmith.domain.records import Checkpoint, Run
-from tinsmith.ledger import catalogue
+from tinsmith.ledger import checkpoint_rows, run_rows
 from tinsmith.ledger.schema import checkpoints, sessions
 
 
@@ -35,8 +35,8 @@ def adopt(
             project_id=project_id,
         )
     )
-    catalogue.insert_run(connection, run)
-    catalogue.put_checkpoint(connection, checkpoint)
+    run_rows.insert_run(connection, run)
+    checkpoint_rows.put_checkpoint(connection, checkpoint)
 
 
 def adopted_before(connection: Connection, owner: str, idempotency_key: str) -> str | None:
@@ -45,5 +45,5 @@ def adopted_before(connection: Connection, owner: str, idempotency_key: str) -> 
     session_id = connection.execute(select(sessions.c.session_id).where(is_same)).scalar()
     if session_id is None:
         return None
-    of_run = checkpoints.c.run_id.in_(catalogue.run_ids(connection, session_id))
+    of_run = checkpoints.c.run_id.in_(run_rows.run_ids(connection, session_id))
     return connection.execute(select(checkpoints.c.address).where(of_run)).scalar()

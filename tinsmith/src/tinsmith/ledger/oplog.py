@@ -1,9 +1,8 @@
-"""Rows of the log of ops. Functions of an open transaction."""
+"""What enters the log of ops. Functions of an open transaction."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -17,33 +16,18 @@ from tinsmith.domain.errors import (
     SequenceReusedError,
 )
 from tinsmith.domain.ops import Op, Release
-from tinsmith.domain.outcomes import Failed, Outcome
+from tinsmith.domain.outcomes import Failed
 from tinsmith.domain.records import Run
-from tinsmith.ledger import catalogue
-from tinsmith.ledger.codec import decode, encode
-from tinsmith.ledger.entries import (
-    Backlog,
-    FailedOp,
-    GradientWindow,
-    OpRecord,
-    OpStatus,
-    RunEndedError,
-    logged_kind,
-)
+from tinsmith.ledger import run_rows, session_rows
+from tinsmith.ledger.codec import encode
+from tinsmith.ledger.entries import Backlog, RunEndedError, logged_kind
 from tinsmith.ledger.schema import RELEASE_SEQ_ID, ops, runs, sessions
 
 MAX_SAMPLE_SEQ_ID = 2**63 - 1
-_IDS_PER_QUERY = 200
 
 # What every request goes through is built once: building costs more than executing.
-_IS_PLACE = (ops.c.scope == bindparam("at_scope")) & (ops.c.seq_id == bindparam("at_seq_id"))
-_FIND_PLACE = select(ops.c.kind, ops.c.digest).where(_IS_PLACE)
-_STATUS = select(ops.c.owner, ops.c.kind, ops.c.settled_at, ops.c.outcome).where(_IS_PLACE)
-_OUTCOMES = select(ops.c.seq_id, ops.c.outcome).where(
-    ops.c.scope == bindparam("at_scope"),
-    ops.c.seq_id.in_(bindparam("at_seq_ids", expanding=True)),
-    ops.c.outcome.is_not(None),
-)
+IS_PLACE = (ops.c.scope == bindparam("at_scope")) & (ops.c.seq_id == bindparam("at_seq_id"))
+_FIND_PLACE = select(ops.c.kind, ops.c.digest).where(IS_PLACE)
 _INSERT = insert(ops)
 _WAITING = select(func.count()).select_from(ops).where(ops.c.settled_at.is_(None))
 _COUNT_WAITING = select(
@@ -102,13 +86,13 @@ def parse_request_id(request_id: str) -> tuple[str, int] | None:
 def create_run(connection: Connection, run: Run, entry: Entry, backlog: Backlog | None) -> str:
     if _is_repeat(connection, entry):
         return entry.request_id
-    session = catalogue.find_session(connection, run.session_id)
+    session = session_rows.find_session(connection, run.session_id)
     if session is None:
         raise NotFoundError(f"there is no session {run.session_id!r}")
     if session.ended_at is not None:
         raise InvalidInputError(f"session {run.session_id} has ended; create the run in a new one")
     _check_backlog(connection, entry.owner, backlog)
-    catalogue.insert_run(connection, run)
+    run_rows.insert_run(connection, run)
     _insert(connection, entry)
     return entry.request_id
 
@@ -152,135 +136,28 @@ def append_sample(connection: Connection, entry: Entry, backlog: Backlog | None)
 
 def release_run(connection: Connection, run_id: str) -> str | None:
     """The base model whose engine has something to release; None if there is nothing to do."""
-    run = catalogue.find_run(connection, run_id)
+    run = run_rows.find_run(connection, run_id)
     if run is None or run.is_ended:
         return None
     _insert(
         connection,
         Entry.of(run_id, RELEASE_SEQ_ID, Release(), owner=run.owner, base_model=run.base_model),
     )
-    catalogue.update_run(connection, run_id, is_ended=True)
+    run_rows.update_run(connection, run_id, is_ended=True)
     return run.base_model
 
 
 def end_session(connection: Connection, session_id: str, reason: str) -> list[str]:
-    catalogue.end_session(connection, session_id, reason)
+    session_rows.end_session(connection, session_id, reason)
     released = (
-        release_run(connection, run_id) for run_id in catalogue.run_ids(connection, session_id)
+        release_run(connection, run_id) for run_id in run_rows.run_ids(connection, session_id)
     )
     return sorted({base_model for base_model in released if base_model is not None})
 
 
-def pending(
-    connection: Connection, base_model: str, after: int, max_bytes: int | None
-) -> list[OpRecord]:
-    rows = connection.execute(
-        select(
-            ops.c.row,
-            ops.c.scope,
-            ops.c.seq_id,
-            ops.c.owner,
-            ops.c.appended_at,
-            ops.c.payload,
-        )
-        .where(ops.c.base_model == base_model, ops.c.settled_at.is_(None), ops.c.row > after)
-        .order_by(ops.c.row)
-    )
-    records: list[OpRecord] = []
-    num_bytes = 0
-    for row in rows:
-        num_bytes += len(row.payload)
-        if max_bytes is not None and records and num_bytes > max_bytes:
-            break
-        records.append(
-            OpRecord(
-                row.row,
-                f"{row.scope}#{row.seq_id}",
-                row.scope,
-                row.seq_id,
-                row.owner,
-                decode(row.payload),
-                row.appended_at,
-            )
-        )
-    return records
-
-
-def gradient_window(connection: Connection, run_id: str, seq_id: int) -> GradientWindow:
-    is_earlier = (ops.c.scope == run_id) & (ops.c.seq_id < seq_id)
-    begins = ops.c.kind.in_(["create_run", "create_run_from_state", "optim_step"]) | (
-        (ops.c.kind == "load_state") & ops.c.is_failed.is_(False)
-    )
-    # Ordered and limited, so that the index is read backwards for a few rows, not all of them.
-    start = connection.execute(
-        select(ops.c.seq_id).where(is_earlier, begins).order_by(ops.c.seq_id.desc()).limit(1)
-    ).scalar()
-    start = -1 if start is None else start
-    rows = connection.execute(
-        select(ops.c.seq_id, ops.c.outcome)
-        .where(
-            is_earlier,
-            ops.c.seq_id > start,
-            ops.c.kind == "forward_backward",
-            ops.c.is_failed,
-        )
-        .order_by(ops.c.seq_id)
-    )
-    failed = tuple(FailedOp(row.seq_id, decode(row.outcome).message) for row in rows)
-    return GradientWindow(start, failed)
-
-
-def last_seq_id(connection: Connection, run_id: str) -> int | None:
-    return connection.execute(select(runs.c.last_seq_id).where(runs.c.run_id == run_id)).scalar()
-
-
-def status(connection: Connection, request_id: str) -> OpStatus | None:
-    place = parse_request_id(request_id)
-    if place is None:
-        return None
-    row = connection.execute(_STATUS, _at(*place)).one_or_none()
-    if row is None:
-        return None
-    if row.settled_at is None:
-        return OpStatus(row.owner, row.kind, None)
-    if row.outcome is None:
-        return OpStatus(row.owner, row.kind, None, is_gone=True)
-    return OpStatus(row.owner, row.kind, decode(row.outcome))
-
-
-def outcomes(connection: Connection, request_ids: Iterable[str]) -> dict[str, Outcome]:
-    by_scope: dict[str, list[int]] = {}
-    for place in map(parse_request_id, request_ids):
-        if place is not None:
-            by_scope.setdefault(place[0], []).append(place[1])
-    found: dict[str, Outcome] = {}
-    for scope, seq_ids in by_scope.items():
-        for start in range(0, len(seq_ids), _IDS_PER_QUERY):
-            rows = connection.execute(
-                _OUTCOMES,
-                {"at_scope": scope, "at_seq_ids": seq_ids[start : start + _IDS_PER_QUERY]},
-            )
-            found.update((f"{scope}#{row.seq_id}", decode(row.outcome)) for row in rows)
-    return found
-
-
-def settled_samples(connection: Connection, scope: str, low: int, high: int) -> list[str]:
-    rows = connection.execute(
-        select(ops.c.seq_id)
-        .where(
-            ops.c.scope == scope,
-            ops.c.seq_id >= low,
-            ops.c.seq_id < high,
-            ops.c.outcome.is_not(None),
-        )
-        .order_by(ops.c.settled_at, ops.c.row)
-    )
-    return [f"{scope}#{row.seq_id}" for row in rows]
-
-
 def _is_repeat(connection: Connection, entry: Entry) -> bool:
     """Whether the place holds this very op; SequenceReusedError if it holds another."""
-    first = connection.execute(_FIND_PLACE, _at(entry.scope, entry.seq_id)).one_or_none()
+    first = connection.execute(_FIND_PLACE, at_place(entry.scope, entry.seq_id)).one_or_none()
     if first is None:
         return False
     # What was refused at intake has no digest to compare: its kind decides.
@@ -331,7 +208,8 @@ def _insert(connection: Connection, entry: Entry) -> None:
     )
 
 
-def _at(scope: str, seq_id: int) -> dict[str, Any]:
+def at_place(scope: str, seq_id: int) -> dict[str, Any]:
+    """What IS_PLACE binds."""
     return {"at_scope": scope, "at_seq_id": seq_id}
 
 

@@ -6,8 +6,8 @@ from sqlalchemy import Connection, func, select
 
 from tinsmith.domain.records import Session
 from tinsmith.domain.session_search import SessionSearch, SessionSummary
-from tinsmith.ledger.catalogue import session_of
 from tinsmith.ledger.schema import checkpoints, runs, sessions
+from tinsmith.ledger.session_rows import session_of
 
 
 def search_sessions(

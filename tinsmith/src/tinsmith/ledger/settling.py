@@ -10,16 +10,15 @@ from sqlalchemy import Connection, bindparam, delete, insert, select, update
 from tinsmith.domain.errors import NotFoundError
 from tinsmith.domain.outcomes import Failed, Saved
 from tinsmith.domain.records import Sampler
-from tinsmith.ledger import catalogue
+from tinsmith.ledger import checkpoint_rows, run_rows
 from tinsmith.ledger.entries import LeaseLostError, Settlement
-from tinsmith.ledger.oplog import parse_request_id
+from tinsmith.ledger.oplog import IS_PLACE, at_place, parse_request_id
 from tinsmith.ledger.schema import RELEASE_SEQ_ID, leases, ops, samplers, sessions
 
-_IS_PLACE = (ops.c.scope == bindparam("at_scope")) & (ops.c.seq_id == bindparam("at_seq_id"))
 _FIND = (
     select(ops.c.row, ops.c.scope, ops.c.kind, ops.c.base_model, ops.c.settled_at, leases.c.epoch)
     .outerjoin(leases, leases.c.base_model == ops.c.base_model)
-    .where(_IS_PLACE)
+    .where(IS_PLACE)
 )
 _IS_ROW = ops.c.row == bindparam("at_row")
 _SETTLE = (
@@ -50,7 +49,7 @@ def settle(connection: Connection, settlement: Settlement, encoded_outcome: byte
     place = parse_request_id(settlement.request_id)
     op = None
     if place is not None:
-        found = connection.execute(_FIND, {"at_scope": place[0], "at_seq_id": place[1]})
+        found = connection.execute(_FIND, at_place(*place))
         op = found.one_or_none()
     if op is None:
         raise NotFoundError(f"there is no request {settlement.request_id!r} to settle")
@@ -74,10 +73,10 @@ def settle(connection: Connection, settlement: Settlement, encoded_outcome: byte
     if op.kind == "sample":  # never executed again, unlike what trains
         connection.execute(_DROP_PAYLOAD, {"at_row": op.row})
     if settlement.checkpoint is not None:
-        catalogue.put_checkpoint(connection, settlement.checkpoint)
+        checkpoint_rows.put_checkpoint(connection, settlement.checkpoint)
     if isinstance(outcome, Failed):
         if op.kind in ("create_run", "create_run_from_state"):
-            catalogue.update_run(connection, op.scope, is_ended=True)
+            run_rows.update_run(connection, op.scope, is_ended=True)
     elif isinstance(outcome.result, Saved):
         _make_sampler(connection, op.scope, outcome.result)
     return True
@@ -146,11 +145,11 @@ def drop_payloads_of_released_runs(connection: Connection, limit: int) -> int:
 
 
 def _make_sampler(connection: Connection, run_id: str, saved: Saved) -> None:
-    run = catalogue.find_run(connection, run_id)
+    run = run_rows.find_run(connection, run_id)
     if saved.sampler_id is None or run is None:
         return
-    if catalogue.find_sampler(connection, saved.sampler_id) is None:
-        catalogue.create_sampler(
+    if run_rows.find_sampler(connection, saved.sampler_id) is None:
+        run_rows.create_sampler(
             connection,
             Sampler(saved.sampler_id, run.session_id, run.owner, run.base_model, saved.address),
         )

@@ -31,7 +31,8 @@ from tinsmith.domain.outcomes import (
     Succeeded,
 )
 from tinsmith.domain.records import Checkpoint, ServedModel
-from tinsmith.ledger.ledger import Ledger, OpRecord, Settlement
+from tinsmith.ledger.entries import OpRecord, Settlement
+from tinsmith.ledger.ledger import Ledger
 from tinsmith.nn.losses import LOSSES
 from tinsmith.service.service import Service
 

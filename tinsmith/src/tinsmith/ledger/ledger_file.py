@@ -1,0 +1,47 @@
+"""The file below the ledger: who writes waits his turn, who reads does not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+from sqlalchemy import Connection, Engine
+
+from tinsmith.ledger.database import storage_errors
+from tinsmith.ledger.writer import Writer
+
+_T = TypeVar("_T")
+
+
+class LedgerFile:
+    """An open file. What a ledger can do with it is added by topic."""
+
+    def __init__(self, engine: Engine, path: Path) -> None:
+        """Use `Ledger.open`."""
+        self._engine = engine
+        self._path = path
+        self._writer = Writer(engine, path)
+
+    def close(self) -> None:
+        """Finish the writes that are under way and let go of the file."""
+        self._writer.close()
+        self._engine.dispose()
+
+    def _write(self, function: Callable[[Connection], _T]) -> _T:
+        return self._writer.write(function)
+
+    @contextmanager
+    def _read(self) -> Iterator[Connection]:
+        """A transaction that sees one moment of the ledger throughout."""
+        with storage_errors(self._path), self._engine.connect() as connection, connection.begin():
+            yield connection
+
+    def _repeatedly(self, limit: int, drop: Callable[[Connection, int], int]) -> int:
+        num_dropped = 0
+        while True:
+            num_now = self._write(lambda connection: drop(connection, limit))
+            num_dropped += num_now
+            if num_now < limit:
+                return num_dropped
