@@ -32,6 +32,8 @@ RANK = 8
 VOCAB = 3072
 """Of the built-in model."""
 LATENCY_LIMIT_MS = 150.0
+AT_MOST_S, AT_LEAST = 60.0, 10
+"""How long, and how often nevertheless, a single token is sampled."""
 TRAINED_AT_ONCE = 32
 
 
@@ -41,7 +43,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--adapters", type=int, help="8 unless --quick")
     parser.add_argument("--requests", type=int, help="of a client in a round; 8 unless --quick")
     parser.add_argument("--rounds", type=int, help="after the first; 3 unless --quick")
-    parser.add_argument("--samples", type=int, help="of one token; 200 unless --quick")
+    parser.add_argument("--samples", type=int, help="of one token, at most; 200 unless --quick")
 
 
 def measure(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
@@ -117,22 +119,27 @@ def rows_of_latency(server: Server, options: argparse.Namespace) -> Iterator[dic
                 ours=1e3 * value,
                 unit="ms",
                 limit=LATENCY_LIMIT_MS,
+                num_samples=len(times),
                 training_steps=steps,
-                sampled_s=seconds,
+                training_s=seconds,
             )
 
 
 def latencies(client: Any, prompts: list[Any]) -> list[float]:
-    """Seconds of one token for each prompt, after a few to warm up."""
+    """Seconds of one token for each prompt, after a few to warm up; no longer than a minute."""
     import tinker
 
     only_one = tinker.SamplingParams(max_tokens=1, temperature=0.0, stop=[])
+    for prompt in prompts[:3]:
+        client.sample(prompt, 1, only_one).result()
     times = []
-    for prompt in [*prompts[:3], *prompts]:
+    for prompt in prompts:
+        if sum(times) > AT_MOST_S and len(times) >= AT_LEAST:
+            break
         started = time.perf_counter()
         client.sample(prompt, 1, only_one).result()
         times.append(time.perf_counter() - started)
-    return times[3:]
+    return times
 
 
 class Clients:

@@ -1,7 +1,7 @@
 """300 mails through the triage prompt, 60 new tokens each, greedy, beside transformers' generate.
 
 Our sampler has all mails at once; generate has its best batch size and takes so many of the same
-mails as `theirs_mails` says, which costs it nothing: its rate per mail is the same for any number
+mails as `--theirs-mails` says, which costs it nothing: its rate per mail is the same for any number
 of full batches. Same random weights on both sides; generate is measured in the other precision too.
 Every answer has exactly 60 tokens. On a GPU the limit is what it takes to read weights, keys and
 values once for each token of an answer, at the read rate measured in our process.
@@ -101,8 +101,8 @@ def rows_of(name: str, spec: Spec, prompts: list[list[int]]) -> Iterator[dict[st
         }
         say("  " + ", ".join(f"{key} {value}" for key, value in about.items()))
         yield row(
-            f"{name} {spec.dtype}, {len(prompts)} mails, beside generate in {peer.name}, "
-            f"batch {about['batch_size_theirs']:.0f}",
+            f"{name} {spec.dtype}, {len(prompts)} mails, beside generate in {peer.name} "
+            f"({about['mails_theirs']} of them, batch {about['batch_size_theirs']:.0f})",
             ours=rate_of(side),
             theirs=rate_of(peer),
             unit="mails/s",
