@@ -149,7 +149,7 @@ def _score(
                         target + m * out_stride,
                         out_stride,
                         w + TILE_ROWS * key_bytes,
-                        64,
+                        *(0, 1, 1, 0),
                     )
                 )
 

@@ -42,10 +42,10 @@ def _kernels(digest: str) -> Kernels:
     signature = types.void(*[types.int64] * tiles.DOT_TILE_ARGUMENTS)
 
     @cfunc(signature, cache=True, error_model="numpy")
-    def dot_tile(m, is_bf16, w, w_stride, rows, x, x_stride, k, out, out_stride, ahead, step):
+    def dot_tile(m, is_bf16, w, ws, rows, x, xs, k, out, outs, ahead, lines, begins, ends, carried):
         _ = digest
         tiles.any_dot_tile(
-            m, is_bf16, w, w_stride, rows, x, x_stride, k, out, out_stride, ahead, step
+            m, is_bf16, w, ws, rows, x, xs, k, out, outs, ahead, lines, begins, ends, carried
         )
 
     _KEPT.append(dot_tile)

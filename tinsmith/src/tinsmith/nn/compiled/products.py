@@ -15,24 +15,26 @@ import numpy as np
 
 from tinsmith.nn.compiled.elementwise import add, add_scaled
 from tinsmith.nn.compiled.memory import address_of, floats, ticket
-from tinsmith.nn.compiled.tiles import TILE_ROWS, TILE_VECTORS, dot_tile
+from tinsmith.nn.compiled.tiles import CARRIED_FLOATS, TILE_ROWS, TILE_VECTORS, dot_tile
 from tinsmith.nn.compiled.vectors import LANES, jit
 
 WEIGHT, BIAS, OUTPUTS, INPUTS, IS_BF16, LINEAR_FIELDS = range(6)
 """A linear layer's record: addresses (bias 0: none), sizes, and whether the weight is bf16."""
 A, B, RANK, PAIR_FIELDS = range(4)
 """A pair's record: addresses, and the rank; 0 where the adapter leaves the layer alone."""
-SCRATCH_FLOATS = TILE_ROWS * TILE_VECTORS
-"""That add_up_projection needs for each thread."""
+_PART = 1024
+"""Elements of a long row that are taken at a time."""
+_PASSES = 4
+"""Groups of TILE_VECTORS vectors that meet a part of a row before the next part comes."""
+SCRATCH_FLOATS = _PASSES * CARRIED_FLOATS
+"""That products need for each thread."""
 
-_CHUNK_BYTES = 1 << 17
-_AHEAD = 2048
-"""Bytes by which reading is ahead where no second pass over the rows hides it."""
+_CHUNK_BYTES = 1 << 18
 
 
 @jit
 def _chunk_rows(num_rows: int, row_bytes: int, num_threads: int) -> int:
-    """Rows of a piece of work: some 128 KB, unless that leaves a thread without work."""
+    """Rows of a piece of work: some 256 KB, unless that leaves a thread without work."""
     rows = max(_CHUNK_BYTES // max(row_bytes, 1), 1)
     if num_threads > 1:
         rows = min(rows, (num_rows + num_threads - 1) // num_threads)
@@ -52,36 +54,46 @@ def _rows_product(
     num_vectors: int,
     out: int,
     out_stride: int,
+    carried: int,
 ) -> None:
-    """Rows [first, end) of W with all vectors. Addresses and strides in bytes."""
+    """Rows [first, end) of W with all vectors. Addresses and strides in bytes.
+
+    A few rows of W meet all vectors before the next rows come, in parts that leave room for the
+    vectors in the first level of the cache. Meanwhile the next rows are fetched.
+    """
+    size = row_bytes // inputs
+    parts = max((inputs + _PART - 1) // _PART, 1)
     passes = (num_vectors + TILE_VECTORS - 1) // TILE_VECTORS
-    tile_bytes = TILE_ROWS * row_bytes
+    lines = max(TILE_ROWS // passes, 1) if passes > 1 else 0
     for row in range(first, end, TILE_ROWS):
         start = weight + row * row_bytes
         rows = min(TILE_ROWS, end - row)
-        for number in range(passes):
-            # While the first rows meet one group of vectors after another, the next rows come.
-            if passes == 1:
-                ahead, step = start + _AHEAD, 64
-            else:
-                ahead = start + tile_bytes + tile_bytes // passes * number
-                step = max(TILE_ROWS * 64 // passes, 1)
-            m = number * TILE_VECTORS
-            arguments = (
-                min(TILE_VECTORS, num_vectors - m),
-                is_bf16,
-                start,
-                row_bytes,
-                rows,
-                x + m * x_stride,
-                x_stride,
-                inputs,
-                out + m * out_stride + 4 * row,
-                out_stride,
-                ahead,
-                step,
-            )
-            dot_tile(arguments)
+        ahead = start + TILE_ROWS * row_bytes if passes > 1 else start
+        for first_pass in range(0, passes, _PASSES):
+            last_pass = min(first_pass + _PASSES, passes)
+            for part in range(parts):
+                column = part * _PART
+                length = min(_PART, inputs - column)
+                for number in range(first_pass, last_pass):
+                    m = number * TILE_VECTORS
+                    arguments = (
+                        min(TILE_VECTORS, num_vectors - m),
+                        is_bf16,
+                        start + column * size,
+                        row_bytes,
+                        rows,
+                        x + m * x_stride + 4 * column,
+                        x_stride,
+                        length,
+                        out + m * out_stride + 4 * row,
+                        out_stride,
+                        ahead + (column + length // passes * number) * size,
+                        lines,
+                        1 if part == 0 else 0,
+                        1 if part == parts - 1 else 0,
+                        carried + 4 * CARRIED_FLOATS * (number - first_pass),
+                    )
+                    dot_tile(arguments)
 
 
 @jit(inline="always")
@@ -92,6 +104,7 @@ def product(
     y: Any,
     column: int,
     num_rows: int,
+    scratch: Any,
     num_threads: int,
     tickets: Any,
     slot: int,
@@ -104,6 +117,7 @@ def product(
         y: [B, column + O and TILE_ROWS - 1 more], where anything may be written.
         column: of y, where the outputs start.
         num_rows: B; the arrays may have more.
+        scratch: fp32 [SCRATCH_FLOATS] of this thread.
     """
     num_outputs, inputs, is_bf16 = linear[OUTPUTS], linear[INPUTS], linear[IS_BF16]
     row_bytes = inputs * (2 if is_bf16 else 4)
@@ -119,7 +133,8 @@ def product(
         first, end = number * chunk, min(number * chunk + chunk, num_outputs)
         weight = linear[WEIGHT]
         _rows_product(
-            weight, row_bytes, is_bf16, inputs, first, end, x, x_stride, num_rows, out, out_stride
+            *(weight, row_bytes, is_bf16, inputs, first, end, x, x_stride, num_rows),
+            *(out, out_stride, address_of(scratch)),
         )
         if linear[BIAS]:
             bias = floats(linear[BIAS] + 4 * first, end - first)
@@ -129,7 +144,14 @@ def product(
 
 @jit(inline="always")
 def down_projection(
-    pair_S: Any, inputs: int, spans_S: Any, x_BI: Any, h_BR: Any, tickets: Any, slot: int
+    pair_S: Any,
+    inputs: int,
+    spans_S: Any,
+    x_BI: Any,
+    h_BR: Any,
+    scratch: Any,
+    tickets: Any,
+    slot: int,
 ) -> None:
     """A thread's share of h = x A^T, for the rows of every segment that has an A.
 
@@ -137,6 +159,7 @@ def down_projection(
         pair_S: int64 [S, PAIR_FIELDS], of one layer.
         spans_S: int64 [S, 2], start and stop.
         h_BR: with room for 2 LANES more.
+        scratch: fp32 [SCRATCH_FLOATS] of this thread.
     """
     while True:
         s = ticket(tickets, slot)
@@ -148,7 +171,8 @@ def down_projection(
             stride, h_stride = 4 * x_BI.shape[1], 4 * h_BR.shape[1]
             x, h = address_of(x_BI) + start * stride, address_of(h_BR) + start * h_stride
             _rows_product(
-                pair_S[s, A], 4 * inputs, 0, inputs, 0, rank, x, stride, stop - start, h, h_stride
+                *(pair_S[s, A], 4 * inputs, 0, inputs, 0, rank, x, stride, stop - start),
+                *(h, h_stride, address_of(scratch)),
             )
             # What a tile reads past the end must be finite.
             for row in range(start, stop):
@@ -195,7 +219,10 @@ def add_up_projection(
                 count = min(TILE_VECTORS, stop - m)
                 h = address_of(h_BR) + m * h_stride
                 dot_tile(
-                    (count, 0, w, 4 * rank, rows, h, h_stride, rank, tile, 4 * TILE_ROWS, w, 64)
+                    (
+                        *(count, 0, w, 4 * rank, rows, h, h_stride, rank),
+                        *(tile, 4 * TILE_ROWS, w, 0, 1, 1, 0),
+                    )
                 )
                 for i in range(count):
                     delta = scratch[i * TILE_ROWS : i * TILE_ROWS + rows]

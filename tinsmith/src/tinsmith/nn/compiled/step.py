@@ -212,11 +212,11 @@ def _adapted(
     base = slot + _PRODUCTS
     for i in range(first, end):
         here = base + i
-        product(linear[i], x, packed, y, columns[i], num_rows, num_threads, tickets, here)
+        product(linear[i], x, packed, y, columns[i], num_rows, tile, num_threads, tickets, here)
     if len(spans_S):
         for i in range(first, end):
             inputs, here = linear[i, INPUTS], base + NUM_LINEARS + i
-            down_projection(pair[i], inputs, spans_S, x, h[i - first], tickets, here)
+            down_projection(pair[i], inputs, spans_S, x, h[i - first], tile, tickets, here)
         barrier(arrivals, num_threads)
         for i in range(first, end):
             outputs, here = linear[i, OUTPUTS], base + 2 * NUM_LINEARS + i

@@ -28,6 +28,8 @@ TILE_ROWS = 4
 TILE_VECTORS = 4 if LANES == 16 else 3
 """TILE_ROWS * TILE_VECTORS accumulators are half of AVX-512's registers, and what 16 registers
 of 8 lanes (AVX2) or 32 of 4 (NEON) just hold."""
+CARRIED_FLOATS = TILE_ROWS * TILE_VECTORS * LANES
+"""A tile's sums while a long row is taken in parts."""
 
 
 class _DotTile:
@@ -55,9 +57,12 @@ class _DotTile:
         out: Any,
         out_stride: Any,
         ahead: Any,
-        ahead_stride: Any,
+        ahead_lines: Any,
+        begins: Any,
+        ends: Any,
+        carried: Any,
     ) -> None:
-        """See any_dot_tile; all are int64, addresses and strides in bytes."""
+        """See any_dot_tile."""
         b = code.builder
         last = b.sub(num_rows, I64(1))
         rows = []
@@ -67,12 +72,22 @@ class _DotTile:
         xs = [code.at(x, I64(m), x_stride) for m in range(self.num_vectors)]
         zeros = ir.Constant(vector(LANES), None)
         sums = [[cgutils.alloca_once_value(b, zeros) for _ in rows] for _ in xs]
+        places = [
+            (total, b.add(carried, I64(4 * LANES * i)))
+            for i, total in enumerate(total for of_x in sums for total in of_x)
+        ]
+        with b.if_then(b.icmp_signed("==", begins, I64(0))):
+            for total, place in places:
+                b.store(code.load(place, vector(LANES)), total)
 
         num_groups = b.sdiv(k, I64(self.group))
         done = b.mul(num_groups, I64(self.group))
         rest = b.sub(k, done)
         with cgutils.for_range(b, num_groups) as loop:
-            code.prefetch(code.at(ahead, loop.index, ahead_stride))
+            for j in range(2):
+                line = b.add(b.mul(loop.index, ahead_lines), I64(j))
+                row, column = b.and_(line, I64(TILE_ROWS - 1)), b.sdiv(line, I64(TILE_ROWS))
+                code.prefetch(code.at(code.at(ahead, row, w_stride), column, I64(64)))
             element = b.mul(loop.index, I64(self.group))
             self._add(code, rows, xs, sums, element, element, self.group)
         count = self.group // 2
@@ -83,7 +98,12 @@ class _DotTile:
                 element, x_element = b.add(done, before), b.add(done, x_before)
                 self._add(code, rows, xs, sums, element, x_element, count)
             count //= 2
-        self._store(code, sums, out, out_stride)
+        with b.if_else(b.icmp_signed("!=", ends, I64(0))) as (then, otherwise):
+            with then:
+                self._store(code, sums, out, out_stride)
+            with otherwise:
+                for total, place in places:
+                    code.store(b.load(total), place)
 
     def _add(
         self, code: Code, rows: Any, xs: Any, sums: Any, element: Any, x_element: Any, count: int
@@ -167,19 +187,19 @@ def _weighted_sums(
         width //= 2
 
 
+DOT_TILE = "tinsmith_dot_tile"
+"""The name that kernels.py gives to what `any_dot_tile` is compiled to."""
+DOT_TILE_ARGUMENTS = 15
+
+
 def _tile(num_vectors: int, is_bf16: bool) -> Any:
     name = f"tinsmith_dot_{num_vectors}_{'bf16' if is_bf16 else 'fp32'}"
-    return compiled_function(name, 10, _DotTile(num_vectors, is_bf16).body)
+    return compiled_function(name, DOT_TILE_ARGUMENTS - 2, _DotTile(num_vectors, is_bf16).body)
 
 
 _fp32_1, _fp32_2, _fp32_3, _fp32_4 = (_tile(m, False) for m in (1, 2, 3, 4))
 _bf16_1, _bf16_2, _bf16_3, _bf16_4 = (_tile(m, True) for m in (1, 2, 3, 4))
 _add_weighted = compiled_function("tinsmith_weighted_sums", 8, _weighted_sums)
-
-
-DOT_TILE = "tinsmith_dot_tile"
-"""The name that kernels.py gives to what `any_dot_tile` is compiled to."""
-DOT_TILE_ARGUMENTS = 12
 
 dot_tile = linked_function(DOT_TILE, DOT_TILE_ARGUMENTS)
 """any_dot_tile with its arguments in one tuple. It is compiled by itself: as a part of all that
@@ -199,7 +219,10 @@ def any_dot_tile(
     out: int,
     out_stride: int,
     ahead: int,
-    ahead_stride: int,
+    ahead_lines: int,
+    begins: int,
+    ends: int,
+    carried: int,
 ) -> None:
     """Dot products of TILE_ROWS rows of W with at most TILE_VECTORS vectors.
 
@@ -210,9 +233,27 @@ def any_dot_tile(
             finite there. W is not read past its end.
         k: how long rows and vectors are.
         out: address; TILE_ROWS numbers are written for every vector.
-        ahead: address to fetch ahead from; it moves on with every group of elements.
+        ahead: address of rows of W to fetch, from the same column of TILE_ROWS of them.
+        ahead_lines: how many lines of the cache, for each group of elements that is taken.
+        begins: whether the sums begin here, or with what was left in `carried`.
+        ends: whether they are complete and go to `out`, or to `carried`.
+        carried: address of CARRIED_FLOATS fp32.
     """
-    arguments = (w, w_stride, num_rows, x, x_stride, k, out, out_stride, ahead, ahead_stride)
+    arguments = (
+        w,
+        w_stride,
+        num_rows,
+        x,
+        x_stride,
+        k,
+        out,
+        out_stride,
+        ahead,
+        ahead_lines,
+        begins,
+        ends,
+        carried,
+    )
     if is_bf16:
         if num_vectors == 1:
             _bf16_1(arguments)

@@ -57,12 +57,12 @@ class Code:
         self.builder.store(value, pointer, align=4)
 
     def prefetch(self, address: Any) -> None:
-        """Fetch a line into the second level of the cache, if it can be read at all."""
+        """Fetch a line into the first level of the cache, if it can be read at all."""
         pointer = self.builder.inttoptr(address, I8.as_pointer())
         kind = ir.FunctionType(ir.VoidType(), [I8.as_pointer(), I32, I32, I32])
         function = cgutils.get_or_insert_function(self.builder.module, kind, "llvm.prefetch.p0i8")
-        for_reading, into_second_level, of_data = I32(0), I32(2), I32(1)
-        self.builder.call(function, [pointer, for_reading, into_second_level, of_data])
+        for_reading, into_first_level, of_data = I32(0), I32(3), I32(1)
+        self.builder.call(function, [pointer, for_reading, into_first_level, of_data])
 
     def fma(self, a: Any, b: Any, c: Any) -> Any:
         """a * b + c, rounded once where the processor can."""
