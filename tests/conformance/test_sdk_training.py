@@ -207,6 +207,23 @@ def test_a_run_that_cannot_be_made_is_refused_at_once(make_run, settings, named)
         make_run(**settings)
 
 
+@pytest.mark.parametrize(
+    ("switch", "layers"),
+    [
+        ("train_attn", {"q_proj", "k_proj", "v_proj", "o_proj"}),
+        ("train_mlp", {"gate_proj", "up_proj", "down_proj"}),
+        ("train_unembed", {"lm_head"}),
+    ],
+)
+def test_the_switches_say_which_layers_are_trained(make_run, rest, switch, layers):
+    switches = {"train_attn": False, "train_mlp": False, "train_unembed": False, switch: True}
+    run = make_run(**switches)
+    train(run, [0])
+    adapter = adapter_of(run, rest, "trained")
+    assert {name.rsplit(".", 3)[1] for name in adapter} == layers
+    assert all(array.any() for name, array in adapter.items() if "lora_B" in name)
+
+
 def test_an_unknown_base_model_is_refused_with_those_served(service):
     with pytest.raises(tinker.BadRequestError, match="conformance/tiny"):
         service.create_lora_training_client("org/unknown").result()
