@@ -53,7 +53,6 @@ class Cookbook:
             **os.environ,
             "TINKER_BASE_URL": url,
             "TINKER_API_KEY": "tml-conformance",
-            "TINKER_TELEMETRY": "0",
             "HF_ENDPOINT": f"{url}/hub",
             "HF_HOME": str(directory / "hf"),
             "HTTP_PROXY": NOWHERE,

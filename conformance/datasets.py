@@ -51,6 +51,9 @@ def write(directory: Path) -> None:
         directory / "allenai" / "tulu-3-sft-mixture",
         train=[_chat(_question(draw), _boxed(draw)) for _ in range(64)],
     )
+    _write_splits(
+        directory / "hicai-zju" / "SciKnowEval", test=[_multiple_choice(draw) for _ in range(40)]
+    )
     _write_rows(directory / SUMS, [_sum(draw) for _ in range(128)])
 
 
@@ -85,6 +88,17 @@ def _word_problem(draw: random.Random) -> Row:
 def _comparison(draw: random.Random) -> Row:
     asked = f"\n\nHuman: {_question(draw)}\n\nAssistant:"
     return {"chosen": f"{asked} Four, I think.", "rejected": f"{asked} I will not say."}
+
+
+def _multiple_choice(draw: random.Random) -> Row:
+    return {
+        "domain": "Chemistry",
+        "details": {"level": "L3"},
+        "type": "mcq-2-choices",
+        "question": _question(draw),
+        "choices": {"label": ["A", "B"], "text": ["three", "four"]},
+        "answerKey": draw.choice("AB"),
+    }
 
 
 def _sum(draw: random.Random) -> Row:

@@ -26,6 +26,7 @@ PROGRAMS = (
         "back to the base model",
         preferences.on_policy_distillation,
     ),
+    Program("recipes/sdft/train.py", "top-k soft targets", preferences.self_distillation),
     Program("checkpoint_utils.py, sl_loop", "killed and resumed", checkpoints.sl_loop_resumed),
     Program(
         "checkpoint_utils.py, rolling", "chat_sl killed and resumed", checkpoints.rolling_resumed

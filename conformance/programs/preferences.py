@@ -1,4 +1,4 @@
-"""Learning from what is preferred, by pairs of answers or by a teacher's probabilities."""
+"""Learning from what is preferred: pairs of answers, or the probabilities of a teacher."""
 
 from __future__ import annotations
 
@@ -48,3 +48,23 @@ def on_policy_distillation(cookbook: Cookbook) -> Told:
     if not apart[-1] < apart[0]:
         raise Unexpected(f"the KL from the teacher went from {apart[0]} to {apart[-1]}")
     return Told(len(apart), f"KL from the teacher {apart[0]:.2f} to {apart[-1]:.2f}")
+
+
+def self_distillation(cookbook: Cookbook) -> Told:
+    """The teacher is the model that has seen the answer. Its likeliest tokens with their
+    probabilities become soft targets: two-dimensional ones, of several tokens a position."""
+    done = cookbook.recipe(
+        "self_distillation",
+        "sdft.train",
+        renderer_name="role_colon",
+        groups_per_batch=4,
+        topk=5,
+        max_tokens=12,
+        max_steps=2,
+        eval_every=0,
+        lora_rank=8,
+    )
+    entropies = done.metric("sdft/mean_teacher_entropy")
+    if not all(0 < entropy <= math.log(5) for entropy in entropies):
+        raise Unexpected(f"the entropies of five tokens each are {entropies}")
+    return Told(len(entropies), f"entropy of the teacher's top 5 {entropies[0]:.2f}")
