@@ -36,17 +36,10 @@ def _has_nan(x: Any) -> bool:
 
 
 @jit
-def _first_nan(x: Any) -> int:
-    for i in range(x.size):
-        if x[i] != x[i]:
-            return i
-    return -1
-
-
-@jit
 def _first_of(x: Any, value: Any) -> int:
+    """Where the value is, or the first NaN if it is one."""
     for i in range(x.size):
-        if x[i] == value:
+        if x[i] == value or (value != value and x[i] != x[i]):
             return i
     return 0
 
@@ -68,8 +61,7 @@ def choose_greedily(
     Args:
         team: see decode_step, with one ticket.
         logits: address of fp32 [B, V], and how far one row's start is from the next's.
-        partial: fp64 [3, B, C], for the chunks' maxima, their places and the sums of
-            exponentials.
+        partial: fp64 [2, B, C], for the chunks' maxima and sums of exponentials.
         tokens_B: int64, the lowest id among equals.
         logprobs_B: fp32.
     """
@@ -84,11 +76,11 @@ def choose_greedily(
         count = min(CHUNK, vocab_size - start)
         x = floats(logits + 4 * (row * row_floats + start), count)
         if _has_nan(x):
-            partial[0, row, chunk], partial[1, row, chunk] = np.nan, start + _first_nan(x)
+            partial[0, row, chunk] = np.nan
         else:
             highest = largest_of(x)
-            partial[0, row, chunk], partial[1, row, chunk] = highest, start + _first_of(x, highest)
-            partial[2, row, chunk] = _sum_of_exponentials(x, highest)
+            partial[0, row, chunk] = highest
+            partial[1, row, chunk] = _sum_of_exponentials(x, highest)
     barrier(arrivals, num_threads)
     if thread == 0:
         for row in range(num_rows):
@@ -99,6 +91,9 @@ def choose_greedily(
                     best = chunk
             highest, total = partial[0, row, best], 0.0
             for chunk in range(num_chunks):
-                total += partial[2, row, chunk] * math.exp(partial[0, row, chunk] - highest)
-            tokens_B[row] = np.int64(partial[1, row, best])
+                total += partial[1, row, chunk] * math.exp(partial[0, row, chunk] - highest)
+            start = best * CHUNK
+            count = min(CHUNK, vocab_size - start)
+            x = floats(logits + 4 * (row * row_floats + start), count)
+            tokens_B[row] = start + _first_of(x, np.float32(highest))
             logprobs_B[row] = -math.log(total) if math.isfinite(highest) else np.nan

@@ -171,7 +171,7 @@ class CompiledDecoder:
             apart = vocab_size
         tokens = np.zeros(num_rows, dtype=np.int64)
         logprobs = np.zeros(num_rows, dtype=np.float32)
-        partial = np.zeros((3, num_rows, -(-vocab_size // CHUNK)))
+        partial = np.zeros((2, num_rows, -(-vocab_size // CHUNK)))
         address = logits_BV.data_ptr()
         team.run(
             kernels().choose_greedily,
