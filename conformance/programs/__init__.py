@@ -32,7 +32,7 @@ PROGRAMS = (
         "checkpoint_utils.py, rolling", "chat_sl killed and resumed", checkpoints.rolling_resumed
     ),
     Program("scripts/copy_checkpoint.py", "a training checkpoint", checkpoints.copy_checkpoint),
-    Program("weights.download", "age-encrypted, then build_lora_adapter", weights.download),
+    Program("weights.download", "encrypted and plain, build_lora_adapter", weights.download),
     Program(
         "scripts/merge_tinker_adapter_to_hf_model.py", "merged, PEFT and server", weights.merge
     ),

@@ -13,7 +13,8 @@ LARGEST_GAP = 1e-4
 
 
 def download(cookbook: Cookbook) -> Told:
-    """Of a training checkpoint, which the client accepts only if it is encrypted to its key."""
+    """Of a training checkpoint, whose files the client accepts only if they are encrypted to its
+    key, and of a plain export."""
     cookbook.script(
         "download",
         "conformance.clients.download",
@@ -22,7 +23,7 @@ def download(cookbook: Cookbook) -> Told:
         "peft",
     )
     files = sorted(path.name for path in (cookbook.directory / "adapter").iterdir())
-    return Told(None, f"decrypted: {', '.join(files)}")
+    return Told(None, f"{', '.join(files)}; decrypted equal plain")
 
 
 def merge(cookbook: Cookbook) -> Told:
