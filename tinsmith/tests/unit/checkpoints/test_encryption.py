@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pyrage
 import pytest
 from tinsmith.checkpoints.encryption import MAX_RECIPIENTS, check_recipients, encrypt
+from tinsmith.checkpoints.store import CheckpointStore
+from tinsmith.domain.addresses import CheckpointAddress, CheckpointKind
 from tinsmith.domain.errors import InvalidInputError
 
 SSH = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ4T3fUjM4hDRGRZ3WCYmnjgBTrhKuU41iqaL+Bnh+GP somebody"
@@ -36,3 +39,26 @@ def test_too_many_recipients_are_refused():
     check_recipients([key] * MAX_RECIPIENTS)
     with pytest.raises(InvalidInputError, match="at most"):
         check_recipients([key] * (MAX_RECIPIENTS + 1))
+
+
+def test_an_encrypted_checkpoint_and_its_copy_are_files_for_the_key_alone(tmp_path):
+    key = pyrage.x25519.Identity.generate()
+    store = CheckpointStore(tmp_path)
+    first, second = (CheckpointAddress(run, CheckpointKind.EXTERNAL, "x") for run in ("a", "b"))
+    weights = {"lora_A.weight": np.ones((2, 3), np.float32)}
+    recipients = [str(key.to_public())]
+
+    store.write(first, adapter=weights, adapter_config={"r": 2}, recipients=recipients)
+    store.copy(first, second)
+
+    for address in (first, second):
+        assert set(store.files(address)) == {
+            "adapter_config.json.age",
+            "adapter_model.safetensors.age",
+            "manifest.json",
+        }
+        with store.open(address, "adapter_config.json.age") as file:
+            assert pyrage.decrypt(file.read(), [key]) == b'{\n  "r": 2\n}'
+        with pytest.raises(InvalidInputError, match="encrypted to keys"):
+            store.read_adapter(address)
+    assert store.sweep(lambda address: True) == 0
