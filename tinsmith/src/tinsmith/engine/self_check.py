@@ -57,7 +57,7 @@ def check_against_reference(base: BaseModel) -> None:
     _, logprob_N = base.likeliest(ours)
     gap = float((logprob_N - ours.log_softmax(dim=1).amax(dim=1)).abs().max())
     if not gap <= 1e-3:
-        raise InvalidInputError(f"the likeliest tokens' log p is off by {gap:.2g} on this processor")
+        raise InvalidInputError(f"likeliest tokens' log p is off by {gap:.2g} on this processor")
 
 
 @torch.inference_mode()
