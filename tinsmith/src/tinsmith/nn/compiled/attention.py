@@ -88,18 +88,19 @@ def attend(
             new_value[i] = qkv[row, start + i]
         first = max(0, position - window + 1) if window else 0
         table = tables[row]
-        _score(query, keys, table, head, num_keys, head_dim, first, position, score_scratch)
+        scores, apart = score_scratch, values - keys
+        _score(query, keys, apart, table, head, num_keys, head_dim, first, position, scores)
         length = position + 1 - first
         for g in range(group):
-            scores = score_scratch[g, :length]
+            mine = scores[g, :length]
             for i in range(length):
-                scores[i] *= scaling
-            exponentials(scores, largest_of(scores))
+                mine[i] *= scaling
+            exponentials(mine, largest_of(mine))
             for i in range(head_dim):
                 mixed[g, i] = _ZERO
-        _mix(score_scratch, values, table, head, num_keys, head_dim, first, position, mixed, group)
+        _mix(scores, values, table, head, num_keys, head_dim, first, position, mixed, group)
         for g in range(group):
-            factor = _ONE / sum_of(score_scratch[g, :length])
+            factor = _ONE / sum_of(scores[g, :length])
             start = (head * group + g) * head_dim
             for i in range(head_dim):
                 out[row, start + i] = mixed[g, i] * factor
@@ -117,6 +118,7 @@ def _turned(x: Any, norm: int, eps: Any, cos: Any, sin: Any, out: Any) -> None:
 def _score(
     query: Any,
     keys: int,
+    meanwhile: int,
     table: Any,
     head: int,
     num_keys: int,
@@ -125,7 +127,10 @@ def _score(
     last: int,
     scores: Any,
 ) -> None:
-    """scores[g, i] = query[g] . key of position first + i, up to `last`."""
+    """scores[g, i] = query[g] . key of position first + i, up to `last`.
+
+    What lies `meanwhile` bytes from a key is fetched: its value.
+    """
     q, q_stride = address_of(query), 4 * query.shape[1]
     out, out_stride = address_of(scores), 4 * scores.shape[1]
     key_bytes = 4 * head_dim
@@ -148,8 +153,8 @@ def _score(
                         head_dim,
                         target + m * out_stride,
                         out_stride,
-                        w + TILE_ROWS * key_bytes,
-                        *(0, 1, 1, 0),
+                        w + meanwhile,
+                        *(2, 1, 1, 0),
                     )
                 )
 

@@ -58,13 +58,21 @@ def _sum_of_squares(x: Any) -> Any:
     return total
 
 
-@jit(fastmath={"reassoc", "nsz", "nnan"})
+@jit
 def largest_of(x: Any) -> Any:
     """The maximum; whatever, where there is a NaN."""
-    largest = x[0]
-    for i in range(x.size):
-        largest = x[i] if x[i] > largest else largest
-    return largest
+    # Four at a time: LLVM leaves a maximum to one chain of comparisons.
+    a = b = c = d = x[0]
+    whole = x.size - x.size % 4
+    for i in range(0, whole, 4):
+        a = x[i] if x[i] > a else a
+        b = x[i + 1] if x[i + 1] > b else b
+        c = x[i + 2] if x[i + 2] > c else c
+        d = x[i + 3] if x[i + 3] > d else d
+    for i in range(whole, x.size):
+        a = x[i] if x[i] > a else a
+    a, c = (a if a > b else b), (c if c > d else d)
+    return a if a > c else c
 
 
 @jit
