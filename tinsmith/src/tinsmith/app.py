@@ -24,6 +24,7 @@ from tinsmith.api.app import create_app
 from tinsmith.base_models import BUILTIN_NAME, resolve
 from tinsmith.checkpoints.store import CheckpointStore
 from tinsmith.config import Config
+from tinsmith.domain.engine_report import EngineState
 from tinsmith.domain.errors import InvalidInputError, StorageError
 from tinsmith.domain.records import ServedModel
 from tinsmith.engines import EngineProcess
@@ -90,6 +91,7 @@ class _Server:
         app = create_app(
             self._service,
             is_healthy=self._is_healthy,
+            engines=self._states,
             limits=config.limits,
             poll_hold_s=config.service.poll_hold_s,
             cors_origins=config.service.cors_origins,
@@ -136,6 +138,9 @@ class _Server:
 
     def _is_healthy(self) -> bool:
         return all(engine.is_ready for engine in self._engines.values())
+
+    def _states(self) -> dict[str, EngineState]:
+        return {name: engine.state for name, engine in self._engines.items()}
 
     def _stop(self, number: int, frame: FrameType | None) -> None:
         self._http.should_exit = True

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from tinsmith.config import Config
+from tinsmith.domain.engine_report import EngineReport, EngineState
 from tinsmith.domain.records import ServedModel
 from tinsmith.ledger.bell import Bell, BellListener
 from tinsmith.telemetry import event, failure
@@ -43,6 +44,7 @@ class EngineProcess:
         self._on_settled = on_settled
         self._on_tokens = on_tokens
         self._bell: Bell | None = None
+        self._report: EngineReport | None = None
         self._child: subprocess.Popen[bytes] | None = None
         self._ready = threading.Event()
         self._gave_up = threading.Event()
@@ -55,6 +57,11 @@ class EngineProcess:
     def is_ready(self) -> bool:
         """Whether the model has answered a forward pass and its process lives."""
         return self._ready.is_set()
+
+    @property
+    def state(self) -> EngineState:
+        """How the engine stands, as far as it has told."""
+        return EngineState(self.is_ready, self._report)
 
     @property
     def gave_up(self) -> bool:
@@ -144,7 +151,7 @@ class EngineProcess:
         except Exception as error:
             failure("engine_thread_failed", error, base_model=self.model.name)
         finally:
-            self._bell = None
+            self._bell = self._report = None
             listener.close()
             if not self._stopping.is_set():
                 self._child.kill()
@@ -164,6 +171,8 @@ class EngineProcess:
                 self._on_settled(message["request_ids"])
             elif message["kind"] == "tokens":
                 self._on_tokens(message["told"])
+            elif message["kind"] == "report":
+                self._report = EngineReport(**message["report"])
 
 
 def _accept_engine(listener: BellListener) -> Bell:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from prometheus_client import CollectorRegistry
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect
-from starlette.routing import Mount
+from starlette.routing import Mount, Route
 
 from tinsmith.api import errors
 from tinsmith.api.front import Front
+from tinsmith.api.measured import Measured
+from tinsmith.api.metrics import EngineCollector, Engines, metrics
 from tinsmith.api.openai.app import create_openai_app
 from tinsmith.api.routes import HUB_ROUTES, TINKER_ROUTES
 from tinsmith.config import Limits
@@ -24,6 +27,7 @@ def create_app(
     service: Service,
     *,
     is_healthy: Callable[[], bool],
+    engines: Engines,
     limits: Limits,
     loopback: bool = True,
     poll_hold_s: float = 25.0,
@@ -33,25 +37,33 @@ def create_app(
 
     Args:
         is_healthy: whether every model answers; called in a thread, may block.
+        engines: what the engines have told, for /metrics; must not block.
         loopback: whether callers from this machine's own addresses count as local. Switch it off
             behind a proxy, which makes everybody look local.
         poll_hold_s: how long a poll waits for its result; below the SDK's timeout of 45 s.
         cors_origins: web pages that may call from a browser.
     """
-    front = Front(service, is_healthy, limits, loopback, poll_hold_s)
+    registry = CollectorRegistry()
+    registry.register(EngineCollector(engines))
+    front = Front(service, is_healthy, limits, loopback, poll_hold_s, registry)
+    routes = [
+        Mount("/api/v1", routes=TINKER_ROUTES),
+        Mount("/v1", app=create_openai_app(front)),
+        Mount("/hub", routes=HUB_ROUTES),
+        Route("/metrics", metrics),
+    ]
     app = Starlette(
-        routes=[
-            Mount("/api/v1", routes=TINKER_ROUTES),
-            Mount("/v1", app=create_openai_app(front)),
-            Mount("/hub", routes=HUB_ROUTES),
-        ],
+        routes=routes,
         exception_handlers={
             TinsmithError: errors.answer_domain_error,
             HTTPException: errors.answer_http_error,
             ClientDisconnect: errors.answer_nobody,
             Exception: errors.answer_bug,
         },
-        middleware=[_cors(cors_origins)] if cors_origins else [],
+        middleware=[
+            Middleware(Measured, registry=registry, routes=routes),
+            *([_cors(cors_origins)] if cors_origins else []),
+        ],
     )
     app.router.redirect_slashes = False
     app.state.front = front

@@ -9,6 +9,7 @@ from functools import partial
 from typing import ParamSpec, TypeVar
 
 from anyio import to_thread
+from prometheus_client import CollectorRegistry
 from starlette.requests import Request
 
 from tinsmith.api.wire.compression import TooLargeError, inflate
@@ -34,6 +35,8 @@ class Front:
     loopback: bool
     """Whether callers from this machine's own addresses count as local."""
     poll_hold_s: float
+    registry: CollectorRegistry
+    """What /metrics tells."""
 
 
 def front_of(request: Request) -> Front:
@@ -52,14 +55,18 @@ def caller_of(request: Request) -> Caller:
 
 def owner_of_key(request: Request, key: str | None) -> Caller:
     """Raises AccessError."""
-    is_local = front_of(request).loopback and _is_from_this_machine(request)
-    return front_of(request).service.access.authenticate(key, is_local)
+    return front_of(request).service.access.authenticate(key, is_local(request))
 
 
 def token_for(request: Request) -> str:
     """A token in exchange for the caller's key. Raises AccessError."""
-    is_local = front_of(request).loopback and _is_from_this_machine(request)
-    return front_of(request).service.access.exchange(request.headers.get("x-api-key"), is_local)
+    key = request.headers.get("x-api-key")
+    return front_of(request).service.access.exchange(key, is_local(request))
+
+
+def is_local(request: Request) -> bool:
+    """Whether somebody on this machine asks, as far as that can be told."""
+    return front_of(request).loopback and _is_from_this_machine(request)
 
 
 def _is_from_this_machine(request: Request) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -164,5 +165,12 @@ Op = RunOp | Sample
 
 def kind_of(op: Op) -> str:
     """The op's name in logs, tables and error messages: `forward_backward`, `optim_step`, ..."""
-    name = type(op).__name__
-    return "".join(f"_{c.lower()}" if c.isupper() else c for c in name).lstrip("_")
+    return _kind(type(op))
+
+
+def _kind(cls: type) -> str:
+    return "".join(f"_{c.lower()}" if c.isupper() else c for c in cls.__name__).lstrip("_")
+
+
+RUN_OP_KINDS = tuple(_kind(cls) for cls in get_args(RunOp))
+"""What `kind_of` says of the ops of runs."""

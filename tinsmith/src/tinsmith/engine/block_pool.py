@@ -42,6 +42,11 @@ class BlockPool:
     def num_used(self) -> int:
         return len(self._num_users) - len(self._free) - len(self._unused)
 
+    @property
+    def num_unused(self) -> int:
+        """Published blocks without users."""
+        return len(self._unused)
+
     def take(self, count: int, *, beyond: bool = False) -> list[int] | None:
         """Blocks for one user, or None if there are not so many.
 

@@ -17,13 +17,14 @@ from tinsmith.checkpoints.store import CheckpointStore
 from tinsmith.config import Engine as EngineSettings
 from tinsmith.domain.errors import ServiceError, StorageError, UserError
 from tinsmith.domain.ops import Sample
-from tinsmith.domain.outcomes import Failed, FailureCategory
+from tinsmith.domain.outcomes import Failed, FailureCategory, Succeeded
 from tinsmith.domain.records import ServedModel
 from tinsmith.engine.activation_memory import room_on
 from tinsmith.engine.base_model import BaseModel
 from tinsmith.engine.execution import Executed, RunExecutor
 from tinsmith.engine.free_memory import free_bytes
 from tinsmith.engine.frozen_adapters import FrozenAdapters
+from tinsmith.engine.meter import Meter
 from tinsmith.engine.residency import SHARE_OF_FREE, Residency
 from tinsmith.engine.sample_request import DecodeText
 from tinsmith.engine.sampler import Sampler
@@ -80,6 +81,7 @@ class EngineLoop:
             served, base_model, ledger, store, residency, planned_training(base_model, settings)
         )
         self._queues: dict[str, deque[OpRecord]] = {}
+        self._meter = Meter(self._sampler, self._queues, bell)
         self._last_row = 0
         self._last_turns = LastTurns()
         self._stopping = False
@@ -108,7 +110,9 @@ class EngineLoop:
                     self._sample()
                 case Idle():
                     pass
-            self._hear(LOOK_ANYWAY_S if isinstance(turn, Idle) else 0.0)
+            is_idle = isinstance(turn, Idle)
+            self._meter.tell(is_idle=is_idle)
+            self._hear(LOOK_ANYWAY_S if is_idle else 0.0)
 
     def _hear(self, patience_s: float) -> None:
         """Wait for the bell no longer than `patience_s`, and note what it said."""
@@ -149,6 +153,8 @@ class EngineLoop:
             executed = Executed(_failed(error, record.request_id))
         if executed is None:
             return
+        if isinstance(executed.outcome, Succeeded):
+            self._meter.count(record.op)
         self._settle({record.request_id: executed})
         queue.popleft()
         if not queue:

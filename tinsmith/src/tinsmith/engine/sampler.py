@@ -67,7 +67,9 @@ class Sampler:
         self._decode_text = decode_text
         self._prefill_tokens = prefill_tokens
         self._max_rows = max_active_sequences
-        self._max_blocks = max_cache_bytes // (base.cache_bytes_per_token * BLOCK)
+        self.block_bytes = base.cache_bytes_per_token * BLOCK
+        self.max_blocks = max_cache_bytes // self.block_bytes
+        """Of the cache: used ones, and those whose content may be wanted again."""
         self.counts = SamplerCounts()
         self._num_arrived = 0
         self._told: list[Told] = []
@@ -78,7 +80,7 @@ class Sampler:
         self._under_way: list[Chunk] = []
         """What a pass is at: its sequences are neither waiting nor active."""
         self._cache = KVCache(self._base.device)
-        self._pool = BlockPool(self._max_blocks)
+        self._pool = BlockPool(self.max_blocks)
         self._rows = ActiveRows(self._base.device)
         self._was_prefill = False
 
@@ -96,6 +98,11 @@ class Sampler:
     def num_blocks_used(self) -> int:
         """Blocks of the cache that sequences hold."""
         return self._pool.num_used
+
+    @property
+    def num_blocks_reusable(self) -> int:
+        """Blocks that no sequence holds and that the next prompts may begin with."""
+        return self._pool.num_unused
 
     @property
     def has_work(self) -> bool:
@@ -298,7 +305,7 @@ class Sampler:
             self._pool.release(sequence.blocks)
         if self._pool.num_blocks > self._pool.capacity and not self.has_work:
             # One sequence was too long: give back what it took beyond the limit.
-            self._pool = BlockPool(self._max_blocks)
+            self._pool = BlockPool(self.max_blocks)
             self._cache.clear()
 
     def _finish(self, row: int, reason: StopReason) -> Outcomes:

@@ -150,6 +150,7 @@ class Rooms:
     def client(self, key: str | None = KEY, host: str = "127.0.0.1:8765", **changes) -> TestClient:
         settings = {
             "is_healthy": lambda: True,
+            "engines": dict,
             "limits": self.config.limits,
             "poll_hold_s": 5.0,
             **changes,

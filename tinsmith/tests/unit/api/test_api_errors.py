@@ -83,7 +83,7 @@ def test_a_bug_is_a_json_answer_without_our_secrets(rooms):
     def is_healthy() -> bool:
         raise RuntimeError("secret inside")
 
-    app = create_app(rooms.service, is_healthy=is_healthy, limits=rooms.config.limits)
+    app = create_app(rooms.service, is_healthy=is_healthy, engines=dict, limits=rooms.config.limits)
     client = TestClient(app, client=("127.0.0.1", 1), raise_server_exceptions=False)
     response = client.get("/api/v1/healthz")
     assert response.status_code == 500

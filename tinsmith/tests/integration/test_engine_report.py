@@ -1,0 +1,57 @@
+"""What an engine tells the front of its work."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+from running_engine import PATIENCE_S, Engine, batch, load_tiny_model, step
+from tinsmith.domain.engine_report import EngineReport
+from tinsmith.domain.ops import RUN_OP_KINDS, ForwardBackward, Sample, SamplingParams
+from tinsmith.domain.outcomes import Failed
+
+
+def hear(engine: Engine, is_last: Callable[[EngineReport], bool]) -> list[EngineReport]:
+    """Reports, up to the first of this kind."""
+    heard: list[EngineReport] = []
+    deadline = time.monotonic() + PATIENCE_S
+    while time.monotonic() < deadline:
+        message = engine.bell.listen(0.1)
+        if message is not None and message["kind"] == "report":
+            heard.append(EngineReport(**message["report"]))
+            if is_last(heard[-1]):
+                return heard
+    raise AssertionError(f"no such report, but {heard[-3:]}")
+
+
+def test_work_is_reported_when_it_is_done(tmp_path: Path) -> None:
+    engine = Engine(tmp_path, load_tiny_model(tmp_path / "model"))
+    try:
+        for number in range(1, 7, 2):
+            engine.submit(number, batch(number))
+            engine.submit(number + 1, step())
+        engine.submit(7, ForwardBackward(batch().data, "cross_entropy", forward_only=True))
+        assert isinstance(engine.submit(8, step()), Failed)
+        prompt = np.arange(2, 42, dtype=np.int32)
+        sampler = engine.sampler(0, None)
+        for number in range(2):
+            params = SamplingParams(max_tokens=3, temperature=0.0, stop_at_eos=False)
+            engine.submit(number, Sample(prompt, params), sampler)
+        reports = hear(engine, lambda report: report.generated_tokens == 6)
+    finally:
+        engine.stop()
+
+    last = reports[-1]
+    assert (last.training_tokens, last.optim_steps) == (3 * 8, 3)
+    assert (last.prompt_tokens, last.decode_steps) == (80, 4)
+    assert 0 < last.cached_prompt_tokens < 40
+    assert (last.requests_waiting, last.sequences_active, last.blocks_used) == (0, 0, 0)
+    assert 0 < last.blocks_reusable <= last.blocks_limit
+    assert last.ops_waiting == dict.fromkeys(RUN_OP_KINDS, 0)
+    for earlier, later in pairwise(reports):
+        assert earlier != later
+        for name in ("prompt_tokens", "cached_prompt_tokens", "training_tokens", "optim_steps"):
+            assert getattr(earlier, name) <= getattr(later, name)
