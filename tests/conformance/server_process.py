@@ -17,7 +17,7 @@ from typing import TypeVar
 
 from sdk_steps import LiveServer
 
-START_PATIENCE_S = 120.0
+START_PATIENCE_S = 240.0
 T = TypeVar("T")
 
 
