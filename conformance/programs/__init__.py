@@ -6,7 +6,7 @@ from conformance.programs import checkpoints, preferences, reinforcement, superv
 from conformance.programs.program import Program
 
 PROGRAMS = (
-    Program("recipes/sl_loop.py", "24 steps on chats", supervised.sl_loop),
+    Program("recipes/sl_loop.py", "32 steps on chats", supervised.sl_loop),
     Program("recipes/sl_basic.py", "8 steps, held-out loss", supervised.sl_basic),
     Program("recipes/chat_sl/train.py", "16 steps on a file of chats", supervised.chat_sl),
     Program("recipes/preference/dpo/train.py", "pairs of answers", preferences.dpo),
