@@ -5,7 +5,7 @@ Shape suffixes: T packed tokens, N positions, H hidden size, V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from tinsmith.engine.quantization import quantization_of
 from tinsmith.engine.self_check import check_against_reference, check_experts
 from tinsmith.engine.target_modules import TargetModule, decoder_layers, find_targets
 from tinsmith.nn.attention import ATTENTION_NAME
-from tinsmith.nn.cached_sequences import Decode
+from tinsmith.nn.cached_sequences import Decode, Extend
 from tinsmith.nn.compiled.decoder import CompiledDecoder
 from tinsmith.nn.compiled.decoder import supports as is_compilable
 from tinsmith.nn.context import Attend, ForwardContext, Prefill, Segment
@@ -199,8 +199,8 @@ class BaseModel:
             if self._layers is not None:
                 groups = None
                 if asked is not None:
-                    assert isinstance(attend, Prefill)
-                    groups = self._groups(asked, attend)
+                    assert not isinstance(attend, Decode)
+                    groups = self._groups(asked, attend, segments)
                 return self._layers(token_T, position_T, segments, attend, groups, checkpointing)
             output = self._decoder(
                 input_ids=token_T.unsqueeze(0),
@@ -226,11 +226,15 @@ class BaseModel:
         tables_BN = torch.from_numpy(attend.tables_BN)
         return self._compiled.step(x_BH, cos_BD, sin_BD, segments, caches, tables_BN, position_B)
 
-    def _groups(self, asked: Places, attend: Prefill) -> list[Asked]:
+    def _groups(
+        self, asked: Places, attend: Prefill | Extend, segments: Sequence[Segment]
+    ) -> list[Asked]:
+        pack = attend.sequences if isinstance(attend, Prefill) else attend
         return [
             Asked(
                 torch.from_numpy(places).to(self.device),
-                attend.sequences.queries_of(places),
+                pack.queries_of(places),
+                _among(segments, places),
                 is_constant,
             )
             for places, is_constant in ((asked.differentiable, False), (asked.constant, True))
@@ -267,6 +271,15 @@ class BaseModel:
         return OutputLayer(
             project, self.vocab_size, self._scaling, None if is_adapted else pull_back
         )
+
+
+def _among(segments: Iterable[Segment], places: NDArray[np.int64]) -> tuple[Segment, ...]:
+    """Segments of some packed places, given ascending, counted among these."""
+    return tuple(
+        replace(one, start=int(start), stop=int(stop))
+        for one in segments
+        for start, stop in [np.searchsorted(places, [one.start, one.stop])]
+    )
 
 
 def _is_widenable(model: PreTrainedModel, targets: Iterable[TargetModule]) -> bool:

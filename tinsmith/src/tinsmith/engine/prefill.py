@@ -15,7 +15,7 @@ from torch import Tensor
 from tinsmith.domain.outcomes import TopK
 from tinsmith.engine.active_rows import ActiveRows, by_adapter
 from tinsmith.engine.adapter import FrozenAdapter
-from tinsmith.engine.base_model import BaseModel
+from tinsmith.engine.base_model import BaseModel, Places
 from tinsmith.engine.next_tokens import Chosen, SamplingSettings, choose
 from tinsmith.engine.sample_request import FILLER_LOGPROB, FILLER_TOKEN
 from tinsmith.engine.sequence import Sequence
@@ -39,6 +39,17 @@ class Chunk:
     @property
     def is_last(self) -> bool:
         return self.stop == len(self.sequence.tokens)
+
+    @property
+    def first_scored(self) -> int:
+        """The first position of the prompt that the chunk's hidden states score."""
+        return max(self.sequence.request.scored_from, self.start + 1)
+
+    @property
+    def num_asked(self) -> int:
+        """Its last tokens, of which the hidden states are wanted."""
+        is_scored = self.sequence.scores_prompt
+        return max(1, self.stop + 1 - self.first_scored) if is_scored else 1
 
     def __len__(self) -> int:
         return self.stop - self.start
@@ -65,18 +76,26 @@ def run_prefill(
     )
     tokens = [chunk.sequence.tokens[chunk.start : chunk.stop] for chunk in chunks]
     token_T = torch.from_numpy(np.concatenate(tokens).astype(np.int64)).to(base.device)
-    hidden_TH = base.hidden(token_T, attend.position_T, _segments(chunks), attend)
-    for start, chunk in zip(starts, chunks, strict=False):
+    counts = [chunk.num_asked for chunk in chunks]
+    places = [np.arange(stop - count, stop) for stop, count in zip(starts[1:], counts, strict=True)]
+    hidden_MH = base.hidden(
+        token_T,
+        attend.position_T,
+        _segments(chunks),
+        attend,
+        asked=Places(np.concatenate(places), np.zeros(0, dtype=np.int64)),
+    )
+    for chunk, hidden_NH in zip(chunks, hidden_MH.split(counts), strict=True):
         chunk.sequence.num_kept = chunk.stop
         if chunk.sequence.scores_prompt:
-            _score_prompt(base, chunk, hidden_TH[start : start + len(chunk)])
+            _score_prompt(base, chunk, hidden_NH)
     ends = [number for number, chunk in enumerate(chunks) if chunk.is_last]
     if not ends:
         return None
-    place_B = torch.from_numpy(starts[1:][ends] - 1).to(base.device)
+    place_B = torch.from_numpy(np.cumsum(counts)[ends] - 1).to(base.device)
     done = [chunks[number] for number in ends]
     _, segments = by_adapter([chunk.sequence.request.adapter for chunk in done])
-    logits_BV = base.logits(hidden_TH.index_select(0, place_B), segments)
+    logits_BV = base.logits(hidden_MH.index_select(0, place_B), segments)
     first_row, source_of_row = len(rows), []
     for number, chunk in enumerate(done):
         for sequence in (chunk.sequence, *chunk.followers):
@@ -114,10 +133,10 @@ def _segments(chunks: Several[Chunk]) -> list[Segment]:
 
 def _score_prompt(base: BaseModel, chunk: Chunk, hidden_NH: Tensor) -> None:
     """Fill in the logprobs of those of the prompt's tokens that the chunk's hidden states foretell:
-    position p is scored from the hidden state at p - 1."""
+    position p is scored from the hidden state at p - 1; `hidden_NH` begins with the first such."""
     request = chunk.sequence.request
     prompt = request.sample.prompt
-    first = max(request.scored_from, chunk.start + 1)
+    first = chunk.first_scored
     stop = min(len(prompt), chunk.stop + 1)
     if request.sample.prompt_logprobs and request.prompt_logprobs is None:
         request.prompt_logprobs = np.full(len(prompt), np.nan, dtype=np.float32)
@@ -128,7 +147,7 @@ def _score_prompt(base: BaseModel, chunk: Chunk, hidden_NH: Tensor) -> None:
             np.full(shape, FILLER_LOGPROB, dtype=np.float32),
         )
     if stop > first:
-        hidden_NH = hidden_NH[first - 1 - chunk.start : stop - 1 - chunk.start]
+        hidden_NH = hidden_NH[: stop - first]
         adapter = request.adapter
         output = base.output_layer(None if adapter is None else adapter.segment(0, len(hidden_NH)))
         if request.prompt_logprobs is not None:

@@ -7,7 +7,6 @@ alternate, so that a long prompt holds nobody up. Requests join and leave betwee
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Collection
 from dataclasses import dataclass
 
@@ -25,6 +24,7 @@ from tinsmith.engine.next_tokens import Chosen, choose
 from tinsmith.engine.prefill import Chunk, run_prefill
 from tinsmith.engine.sample_request import DecodeText, SampleRequest
 from tinsmith.engine.sequence import Sequence
+from tinsmith.engine.waiting_line import WaitingLine
 from tinsmith.nn.cached_sequences import Decode
 from tinsmith.nn.kv_cache import BLOCK, KVCache
 
@@ -76,18 +76,18 @@ class Sampler:
         self._clear()
 
     def _clear(self) -> None:
-        self._waiting: deque[Sequence] = deque()
         self._under_way: list[Chunk] = []
         """What a pass is at: its sequences are neither waiting nor active."""
         self._cache = KVCache(self._base.device)
         self._pool = BlockPool(self.max_blocks)
+        self._waiting = WaitingLine(self._pool, self._prefill_tokens)
         self._rows = ActiveRows(self._base.device)
         self._was_prefill = False
 
     @property
     def num_waiting(self) -> int:
         """Requests of which some sequence has not been started."""
-        return len({sequence.request.arrival for sequence in self._waiting})
+        return len(self._waiting.requests())
 
     @property
     def num_active(self) -> int:
@@ -106,7 +106,7 @@ class Sampler:
 
     @property
     def has_work(self) -> bool:
-        return bool(self._waiting) or len(self._rows) > 0
+        return len(self._waiting) + len(self._rows) > 0
 
     def add(
         self, request_id: str, sample: Sample, adapter: FrozenAdapter | None, owner: str = ""
@@ -124,13 +124,12 @@ class Sampler:
             request_id, sample, adapter, self._base, self._decode_text, owner, self._num_arrived
         )
         self._num_arrived += 1
-        self._waiting.extend(Sequence(request, number) for number in range(sample.num_samples))
+        self._waiting.add(Sequence(request, number) for number in range(sample.num_samples))
 
     def cancel(self, request_ids: Collection[str]) -> None:
         """Forget these requests, between turns; ids that are not here do no harm."""
-        for request in {one.request for one in self._waiting}:
-            if request.request_id in request_ids:
-                self._drop_waiting(request)
+        requests = self._waiting.requests()
+        self._waiting.drop({one for one in requests if one.request_id in request_ids})
         rows = [
             row for row in range(len(self._rows)) if self._rows.owner(row).request_id in request_ids
         ]
@@ -144,9 +143,13 @@ class Sampler:
     @torch.inference_mode()
     def step(self) -> Outcomes:
         """Take one turn; returns the requests that it finished."""
-        if self._waiting and not (self._was_prefill and len(self._rows)):
-            self._under_way = self._plan()
+        if len(self._waiting) and not (self._was_prefill and len(self._rows)):
+            num_rows = len(self._rows)
+            self._under_way = self._waiting.next_chunks(
+                self._max_rows - num_rows, is_alone=num_rows == 0
+            )
             if self._under_way:
+                self._cache.reserve(self._pool.num_blocks)
                 self._was_prefill = True
                 return self._prefill()
         self._was_prefill = False
@@ -154,73 +157,11 @@ class Sampler:
 
     def reset(self) -> list[str]:
         """Forget everything after step() has raised; returns the requests that are lost."""
-        sequences = [chunk.sequence for chunk in self._under_way]
-        sequences += [*self._waiting, *(self._rows.sequence(row) for row in range(len(self._rows)))]
+        requests = [chunk.sequence.request for chunk in self._under_way]
+        requests += self._waiting.requests()
+        requests += [self._rows.owner(row) for row in range(len(self._rows))]
         self._clear()
-        return list(dict.fromkeys(sequence.request.request_id for sequence in sequences))
-
-    def _plan(self) -> list[Chunk]:
-        """What of the waiting prompts goes into this turn, in order of arrival. Nobody overtakes
-        one that does not fit yet. What is planned has left the queue, but for the rest of a prompt
-        that is longer than the budget."""
-        chunks: list[Chunk] = []
-        budget, room = self._prefill_tokens, self._max_rows - len(self._rows)
-        while self._waiting and budget > 0 and room > 0:
-            is_alone = not chunks and len(self._rows) == 0
-            chunk = self._chunk(self._waiting[0], budget, is_alone)
-            if chunk is None:
-                break
-            chunks.append(chunk)
-            if not chunk.is_last:
-                break
-            self._waiting.popleft()
-            budget, room = budget - len(chunk), room - 1
-            while room > 0 and self._waiting and self._follows(self._waiting[0], chunk):
-                chunk.followers.append(self._waiting.popleft())
-                room -= 1
-        self._cache.reserve(self._pool.num_blocks)
-        return chunks
-
-    def _chunk(self, sequence: Sequence, budget: int, is_alone: bool) -> Chunk | None:
-        """The sequence's next tokens, with blocks for them; None where no blocks are left."""
-        tokens = sequence.tokens
-        if not sequence.blocks:
-            found = self._pool.match(sequence.namespace, tokens, sequence.num_reusable)
-            sequence.start_with(found)
-        stop = min(len(tokens), sequence.num_kept + budget)
-        new = self._pool.take(-(-stop // BLOCK) - len(sequence.blocks), beyond=is_alone)
-        if new is None:
-            self._let_go(sequence)  # what is published may still be there next time
-            return None
-        sequence.blocks += new
-        self._publish(sequence, tokens, stop // BLOCK)
-        return Chunk(sequence, sequence.num_kept, stop)
-
-    def _publish(self, sequence: Sequence, tokens: NDArray[np.int32], num_full: int) -> None:
-        sequence.num_published = self._pool.publish(
-            sequence.namespace, sequence.blocks, tokens, sequence.num_published, num_full
-        )
-
-    def _let_go(self, sequence: Sequence) -> None:
-        self._pool.release(sequence.blocks)
-        sequence.start_with([])
-
-    def _follows(self, sequence: Sequence, chunk: Chunk) -> bool:
-        """Whether a further sample of the chunk's prompt can start with it; it then has blocks."""
-        leader = chunk.sequence
-        if sequence.request is not leader.request or len(sequence.tokens) != chunk.stop:
-            return False
-        if len(leader.tokens) != len(leader.request.sample.prompt) or sequence.blocks:
-            return False
-        num_full = chunk.stop // BLOCK
-        own = self._pool.take(1 if chunk.stop % BLOCK else 0)
-        if own is None:
-            return False
-        self._pool.share(leader.blocks[:num_full])
-        sequence.blocks = leader.blocks[:num_full] + own
-        sequence.num_published = leader.num_published
-        sequence.num_found = chunk.stop
-        return True
+        return list(dict.fromkeys(request.request_id for request in requests))
 
     def _prefill(self) -> Outcomes:
         chunks, first_row = self._under_way, len(self._rows)
@@ -250,7 +191,7 @@ class Sampler:
         )
         for row in rows.filled_up(order.row_of_token):
             sequence = rows.sequence(row)
-            self._publish(sequence, rows.tokens(row), len(sequence.blocks))
+            sequence.publish(self._pool, rows.tokens(row), len(sequence.blocks))
         self.counts.decode_steps += 1
         return self._take(order.row_of_token, chosen)
 
@@ -262,12 +203,10 @@ class Sampler:
             block = self._pool.take(1, beyond=len(self._rows) == 1)
             if block is not None:
                 self._rows.extend(without[0], block[0])
-            elif holding := [one for one in self._waiting if one.blocks]:
-                self._let_go(holding[-1])
-            else:
+            elif not self._waiting.give_up_blocks():
                 (sequence,) = self._rows.remove([self._rows.newest()])
-                self._let_go(sequence)
-                self._waiting.appendleft(sequence)
+                sequence.let_go(self._pool)
+                self._waiting.put_back(sequence)
                 self.counts.put_back += 1
         self._cache.reserve(self._pool.num_blocks)
 
@@ -283,20 +222,13 @@ class Sampler:
             for request in {self._rows.owner(row) for row in rows[is_broken].tolist()}:
                 outcomes.append((request.request_id, _not_finite()))
                 gone.update(self._rows.rows_of(request))
-                self._drop_waiting(request)
+                self._waiting.drop({request})
         for row, reason in finished.items():
             if row not in gone:
                 outcomes.extend(self._finish(row, reason))
         gone.update(finished)
         self._remove(sorted(gone))
         return outcomes
-
-    def _drop_waiting(self, request: SampleRequest) -> None:
-        """Take what is left of a request out of the queue."""
-        for sequence in self._waiting:
-            if sequence.request is request:
-                self._let_go(sequence)
-        self._waiting = deque(one for one in self._waiting if one.request is not request)
 
     def _remove(self, rows: list[int]) -> None:
         if not rows:
@@ -305,8 +237,7 @@ class Sampler:
             self._pool.release(sequence.blocks)
         if self._pool.num_blocks > self._pool.capacity and not self.has_work:
             # One sequence was too long: give back what it took beyond the limit.
-            self._pool = BlockPool(self.max_blocks)
-            self._cache.clear()
+            self._clear()
 
     def _finish(self, row: int, reason: StopReason) -> Outcomes:
         sequence = self._rows.sequence(row)

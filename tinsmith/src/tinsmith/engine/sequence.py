@@ -7,6 +7,7 @@ from collections.abc import Hashable
 import numpy as np
 from numpy.typing import NDArray
 
+from tinsmith.engine.block_pool import BlockPool
 from tinsmith.engine.sample_request import SampleRequest
 from tinsmith.nn.kv_cache import BLOCK
 
@@ -55,3 +56,18 @@ class Sequence:
         """Leading tokens whose hidden states nobody needs: all but the last at most."""
         last = len(self.tokens) - 1
         return min(last, self.request.scored_from - 1) if self.scores_prompt else last
+
+    def publish(self, pool: BlockPool, tokens: NDArray[np.int32], num_full: int) -> None:
+        """Let others find its leading `num_full` blocks.
+
+        Args:
+            tokens: all that it has by now.
+        """
+        self.num_published = pool.publish(
+            self.namespace, self.blocks, tokens, self.num_published, num_full
+        )
+
+    def let_go(self, pool: BlockPool) -> None:
+        """Have no blocks any more."""
+        pool.release(self.blocks)
+        self.start_with([])

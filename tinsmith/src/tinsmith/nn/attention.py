@@ -116,8 +116,7 @@ def attend(
     if isinstance(how, Decode):
         return _decode(how, rule, query, key, value)
     if isinstance(how, Extend):
-        assert queries is None, "only training asks for some positions"
-        return _extend(how, rule, query, key, value)
+        return _extend(how, rule, query, key, value, queries)
     sequences = how.sequences
     if queries is None and not sequences.is_shared:
         if len(sequences.spans) == 1:
@@ -202,19 +201,35 @@ def _causal(q_BHLD: Tensor, k_BKLD: Tensor, v_BKLD: Tensor, rule: AttentionRule)
     return _masked_attention(q_BHLD, k_BKLD, v_BKLD, mask_LL, rule)
 
 
-def _extend(how: Extend, rule: AttentionRule, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+def _extend(
+    how: Extend,
+    rule: AttentionRule,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    queries: Queries | None,
+) -> Tensor:
     how.cache.write(rule.layer, how.slot_T, key[0].transpose(0, 1), value[0].transpose(0, 1))
+    chosen = queries or [None] * len(how.runs)
+    sizes = [
+        run.length if few is None else len(few) for run, few in zip(how.runs, chosen, strict=True)
+    ]
     outputs = []
-    for number, run in enumerate(how.runs):
+    for number, (run, few, q) in enumerate(
+        zip(how.runs, chosen, query.split(sizes, dim=2), strict=True)
+    ):
         span = slice(run.start, run.start + run.length)
-        q = query[:, :, span]
-        if run.position == 0:
-            out = _causal(q, key[:, :, span], value[:, :, span], rule)
-        else:
-            k, v = how.cache.read(rule.layer, how.blocks[number], run.end)
+        k, v = key[:, :, span], value[:, :, span]
+        if few is None and run.position == 0:
+            outputs.append(_causal(q, k, v, rule).transpose(1, 2))
+        elif few is None or len(few):
             mask = how.mask(number, rule.window)
-            out = _masked_attention(q, k.unsqueeze(0), v.unsqueeze(0), mask, rule)
-        outputs.append(out.transpose(1, 2))
+            if few is not None:
+                mask = mask[torch.from_numpy(few).to(mask.device)]
+            if run.position > 0:
+                kept = how.cache.read(rule.layer, how.blocks[number], run.end)
+                k, v = (tensor.unsqueeze(0) for tensor in kept)
+            outputs.append(_masked_attention(q, k, v, mask, rule).transpose(1, 2))
     return torch.cat(outputs, dim=1)
 
 

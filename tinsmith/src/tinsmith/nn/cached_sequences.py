@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tinsmith.nn.kv_cache import BLOCK, KVCache
+from tinsmith.nn.sequences import queries_by_span
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -62,6 +63,11 @@ class Extend:
             position = np.arange(run.position, run.end)
             slots.append(run.table[position // BLOCK] * BLOCK + position % BLOCK)
         return torch.from_numpy(np.concatenate(slots)).to(self.cache.device)
+
+    def queries_of(self, chosen_M: NDArray[np.int64]) -> list[NDArray[np.int64] | None]:
+        """See sequences.queries_by_span; the spans are the runs."""
+        starts, lengths = zip(*((run.start, run.length) for run in self.runs), strict=True)
+        return queries_by_span(starts, lengths, chosen_M)
 
     @cached_property
     def blocks(self) -> list[Tensor]:

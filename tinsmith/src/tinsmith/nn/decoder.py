@@ -14,6 +14,7 @@ N heads, D head dimension, F width of the gated layer, A attention's width N * D
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -50,6 +51,8 @@ class Asked:
     """int64, ascending packed places."""
     queries: Queries
     """The same, by span."""
+    segments: tuple[Segment, ...]
+    """Which adapters act on which of them, counted among themselves."""
     is_constant: bool = False
     """Whether no gradient will come back from them."""
 
@@ -174,6 +177,12 @@ class DecoderLayer:
             heads: Any = _AttentionInputs.apply(x_TH, self, step, *adapters)
         else:
             heads = self._attention_inputs(x_TH, step)
+        with self._on_asked(step):
+            return self._from_heads(residual_QH, heads, step, trains)
+
+    def _from_heads(
+        self, residual_QH: Tensor, heads: tuple[Tensor, ...], step: Step, trains: bool
+    ) -> Tensor:
         q_1NQD, k_1NTD, v_1NTD = (head.transpose(0, 1).unsqueeze(0) for head in heads)
         queries = None if step.asked is None else step.asked.queries
         seen_QA = attend(step.how, self.rule, q_1NQD, k_1NTD, v_1NTD, queries)[0].flatten(1)
@@ -189,7 +198,8 @@ class DecoderLayer:
 
     def _attention_inputs(self, x_TH: Tensor, step: Step) -> tuple[Tensor, Tensor, Tensor]:
         normed_TH, _ = rms_norm(x_TH, self.input_norm.weight, self.input_norm.eps)
-        q_QND = self.heads(self.query(step.chosen(normed_TH)))
+        with self._on_asked(step):
+            q_QND = self.heads(self.query(step.chosen(normed_TH)))
         k_TND, v_TND = self.heads(self.key(normed_TH)), self.heads(self.value(normed_TH))
         if self.query_norm is not None:
             q_QND, _ = rms_norm(q_QND, self.query_norm.weight, self.query_norm.eps)
@@ -197,6 +207,12 @@ class DecoderLayer:
             k_TND, _ = rms_norm(k_TND, self.key_norm.weight, self.key_norm.eps)
         cos_QD, sin_QD = step.chosen(step.cos_TD), step.chosen(step.sin_TD)
         return rotate(q_QND, cos_QD, sin_QD), rotate(k_TND, step.cos_TD, step.sin_TD), v_TND
+
+    def _on_asked(self, step: Step) -> AbstractContextManager[None]:
+        """Where rows are those that are asked for, so are the adapters' segments."""
+        if step.asked is None:
+            return nullcontext()
+        return self.query.context.running(step.asked.segments, step.how)
 
     def heads(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (-1, self.head_dim))

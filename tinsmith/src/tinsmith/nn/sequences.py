@@ -111,11 +111,7 @@ class PackedSequences:
     def queries_of(self, chosen_M: NDArray[np.int64]) -> list[NDArray[np.int64] | None]:
         """For each span, which of its tokens are among `chosen_M` (ascending packed places),
         counted from the span's start; None where all are."""
-        bounds = np.searchsorted(chosen_M, [*self.starts, self.num_tokens])
-        return [
-            None if stop - start == span.length else chosen_M[start:stop] - span.start
-            for span, start, stop in zip(self.spans, bounds, bounds[1:], strict=False)
-        ]
+        return queries_by_span(self.starts, self.lengths, chosen_M)
 
     def mask(self, number: int, window: int | None, dtype: torch.dtype) -> Tensor:
         """[length, position + length] of one span: 0 where a token sees a key, -inf elsewhere.
@@ -196,3 +192,15 @@ def _common_length(group: Sequence[Tokens], depth: int) -> int:
         if len(differs):
             length = int(differs[0])
     return length
+
+
+def queries_by_span(
+    starts: Sequence[int], lengths: Sequence[int], chosen_M: NDArray[np.int64]
+) -> list[NDArray[np.int64] | None]:
+    """For each span of a pack, which of its tokens are among `chosen_M` (ascending packed places),
+    counted from the span's start; None where all are."""
+    bounds = np.searchsorted(chosen_M, [*starts, starts[-1] + lengths[-1]])
+    return [
+        None if stop - start == length else chosen_M[start:stop] - first
+        for first, length, start, stop in zip(starts, lengths, bounds, bounds[1:], strict=False)
+    ]

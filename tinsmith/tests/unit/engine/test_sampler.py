@@ -191,9 +191,9 @@ def test_a_prompt_is_read_once_for_all_its_samples_and_only_its_end_meets_the_vo
     tokens_read, positions_projected = [], []
     hidden, logits = tiny_qwen3.hidden, tiny_qwen3.logits
 
-    def counted_hidden(token_T: torch.Tensor, *rest: object) -> torch.Tensor:
+    def counted_hidden(token_T: torch.Tensor, *rest: object, **options: object) -> torch.Tensor:
         tokens_read.append(len(token_T))
-        return hidden(token_T, *rest)  # type: ignore[arg-type]
+        return hidden(token_T, *rest, **options)  # type: ignore[arg-type]
 
     def counted_logits(hidden_NH: torch.Tensor, *rest: object) -> torch.Tensor:
         positions_projected.append(len(hidden_NH))
