@@ -95,6 +95,9 @@ class BaseModel:
         self.quantization = quantization_of(model)
         """8bit, 4bit or nothing."""
         self.context = ForwardContext()
+        self.on_pause: Callable[[], None] | None = None
+        """Called between the layers of every pass, forward and backward. It may run a pass itself,
+        and must leave threads and this as it found them."""
         self.targets: tuple[TargetModule, ...] = find_targets(model)
         """The adaptable layers, in the model's own order; Segment.pairs follows it."""
         if arithmetic is None:
@@ -124,7 +127,7 @@ class BaseModel:
         if own_layers and config.model_type in FAMILIES and config.hidden_act == "silu":
             self._layers = Decoder(decoder)
         else:
-            _make_checkpointable(model, self.context)
+            _make_checkpointable(model, self.context, self._pause)
         head = model.get_output_embeddings()
         assert isinstance(head, AdapterLinear)
         self._head = head
@@ -201,7 +204,9 @@ class BaseModel:
                 if asked is not None:
                     assert not isinstance(attend, Decode)
                     groups = self._groups(asked, attend, segments)
-                return self._layers(token_T, position_T, segments, attend, groups, checkpointing)
+                return self._layers(
+                    token_T, position_T, segments, attend, groups, checkpointing, self._pause
+                )
             output = self._decoder(
                 input_ids=token_T.unsqueeze(0),
                 position_ids=position_T.unsqueeze(0),
@@ -212,6 +217,10 @@ class BaseModel:
             return hidden_TH
         place_M = np.concatenate([asked.differentiable, asked.constant])
         return hidden_TH.index_select(0, torch.from_numpy(place_M).to(self.device))
+
+    def _pause(self) -> None:
+        if self.on_pause is not None:
+            self.on_pause()
 
     def _compiles(self, num_rows: int) -> bool:
         """Whether the compiled step is the fastest way to take so many rows one token further."""
@@ -260,6 +269,7 @@ class BaseModel:
         """The output layer under one adapter, for any number of rows."""
 
         def project(hidden_CH: Tensor) -> Tensor:
+            self._pause()
             segments = () if segment is None else (replace(segment, start=0, stop=len(hidden_CH)),)
             with self.context.running(segments, None):
                 return self._head(hidden_CH)
@@ -301,12 +311,19 @@ def _widen(model: PreTrainedModel, targets: Iterable[TargetModule], dtype: torch
             module.bias = nn.Parameter(bias.to(dtype), requires_grad=False)
 
 
-def _make_checkpointable(model: PreTrainedModel, context: ForwardContext) -> None:
+def _make_checkpointable(
+    model: PreTrainedModel, context: ForwardContext, pause: Callable[[], None]
+) -> None:
     """Let each of transformers' decoder layers run under activation checkpointing when the pass
-    asks for it; what the pass had set is set again while a layer is computed again."""
+    asks for it; what the pass had set is set again while a layer is computed again.
+
+    Args:
+        pause: called before each layer's forward pass.
+    """
 
     def wrap(forward: Callable[..., Any]) -> Callable[..., Any]:
         def run(*args: Any, **kwargs: Any) -> Any:
+            pause()
             if not (context.checkpointing and torch.is_grad_enabled()):
                 return forward(*args, **kwargs)
             segments, attend = context.segments, context.attend

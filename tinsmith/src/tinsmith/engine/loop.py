@@ -1,12 +1,14 @@
 """The engine's loop: take in what the log holds, take a turn, record what came of it.
 
 Only this thread touches the device. A turn is one micro-batch, one op without one, or one step of
-sampling, so that neither training nor sampling waits longer than that for the other.
+sampling. Between the layers of a micro-batch samples get their turns as well, and as much time as
+training has had: nobody who wants a token waits longer than a layer.
 """
 
 from __future__ import annotations
 
 import logging
+import time
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -39,6 +41,8 @@ LOOK_ANYWAY_S = 5.0
 """The ledger is read at least so often, in case a ring of the bell was lost."""
 TAKE_IN_BYTES = 64 * 2**20
 STORAGE_PAUSE_S = 2.0
+LEAST_TRAINING_S = 0.01
+"""Training is left alone for so long between two looks at what else there is."""
 MAX_CACHE_BYTES = 4 * 2**30
 GPU_PREFILL_TOKENS = 8192
 CPU_PREFILL_OPERATIONS = 2 * 10**11
@@ -73,6 +77,7 @@ class EngineLoop:
         self._served = served
         self._ledger = ledger
         self._bell = bell
+        self._base_model = base_model
         self._threads = threads
         self._lease_epoch = lease_epoch
         self._sampler = planned_sampler(base_model, settings, decode_text)
@@ -86,6 +91,8 @@ class EngineLoop:
         self._last_turns = LastTurns()
         self._stopping = False
         self._has_news = True
+        self._resumed_at = 0.0
+        self._pause_error: Exception | None = None
 
     def run(self) -> None:
         """Work until the front says stop.
@@ -147,10 +154,16 @@ class EngineLoop:
         queue = self._queues[run_id]
         record = queue[0]
         torch.set_num_threads(self._threads.training)
+        self._resumed_at = time.monotonic()
+        self._base_model.on_pause = self._between_layers
         try:
             executed = self._executor.execute(record)
         except Exception as error:
             executed = Executed(_failed(error, record.request_id))
+        finally:
+            self._base_model.on_pause = None
+        if self._pause_error is not None:
+            raise self._pause_error
         if executed is None:
             return
         if isinstance(executed.outcome, Succeeded):
@@ -159,6 +172,27 @@ class EngineLoop:
         queue.popleft()
         if not queue:
             del self._queues[run_id]
+
+    def _between_layers(self) -> None:
+        """Within a micro-batch of training: let sampling have as much time as training has had."""
+        had_s = time.monotonic() - self._resumed_at
+        if had_s < LEAST_TRAINING_S or self._pause_error is not None:
+            return
+        self._base_model.on_pause = None
+        try:
+            self._hear(0.0)
+            if self._has_news:
+                self._has_news = False
+                self._take_in()
+            until = time.monotonic() + had_s
+            while self._sampler.has_work and time.monotonic() < until:
+                self._sample()
+        except Exception as error:  # not the op's fault that is under way: raised after it
+            self._pause_error = error
+        finally:
+            torch.set_num_threads(self._threads.training)
+            self._base_model.on_pause = self._between_layers
+            self._resumed_at = time.monotonic()
 
     def _sample(self) -> None:
         torch.set_num_threads(self._threads.sampling)

@@ -13,7 +13,7 @@ N heads, D head dimension, F width of the gated layer, A attention's width N * D
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
@@ -66,6 +66,8 @@ class Step:
     sin_TD: Tensor
     segment: Segment | None
     """The one adapter that acts on all tokens, where gradients are wanted."""
+    pause: Callable[[], None]
+    """Called before each layer's work, forward and backward."""
     asked: Asked | None = None
 
     def pair_of(self, linear: AdapterLinear) -> Pair | None:
@@ -98,6 +100,7 @@ class Decoder:
         how: Attend,
         asked: Sequence[Asked] | None,
         checkpointing: bool,
+        pause: Callable[[], None],
     ) -> Tensor:
         """Final hidden states, normalised: [T, H], or those asked for, one group after another.
 
@@ -106,13 +109,14 @@ class Decoder:
                 otherwise those that the layers' ForwardContext holds.
             asked: None is all positions, none of them constant.
             checkpointing: keep only each layer's input for backward, and compute it again.
+            pause: called between layers, forward and backward.
         """
         x_TH, cos_TD, sin_TD = self.inputs(token_T, position_T)
         trains = torch.is_grad_enabled()
         if trains:
             assert len(segments) == 1, "one adapter at a time is trained"
             assert (segments[0].start, segments[0].stop) == (0, len(token_T))
-        step = Step(how, cos_TD, sin_TD, segments[0] if trains else None)
+        step = Step(how, cos_TD, sin_TD, segments[0] if trains else None, pause)
         for layer in self.layers[:-1]:
             x_TH = _run(layer, x_TH, step, checkpointing)
         last = self.layers[-1]
@@ -170,6 +174,7 @@ class DecoderLayer:
         self.rule = AttentionRule(attention.layer_idx, attention.scaling, window)
 
     def __call__(self, x_TH: Tensor, step: Step) -> Tensor:
+        step.pause()
         trains = torch.is_grad_enabled()
         residual_QH = step.chosen(x_TH)
         if trains:
@@ -344,6 +349,7 @@ class _GatedOutputs(torch.autograd.Function):
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         layer: DecoderLayer = ctx.layer
         scale: float = ctx.step.scale
+        ctx.step.pause()
         seen_QA, h_QH, rstd_Q1, gate_QF, up_QF, ho, hg, hu, hd, *adapters = ctx.saved_tensors
         pairs = _pairs(adapters)
         (grad_QH,) = grad_outputs

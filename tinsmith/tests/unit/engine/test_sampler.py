@@ -383,6 +383,40 @@ def test_sampling_between_micro_batches_leaves_training_untouched(
     assert gradient(Sampler(tiny_qwen3)) == gradient(None)
 
 
+@pytest.mark.parametrize("name", ["qwen3", "gemma2"])
+def test_sampling_between_the_layers_of_a_pass_leaves_training_untouched(
+    name: str,
+    base_of: Callable[[str], BaseModel],
+    trained_adapter: Callable[..., AdapterState],
+    batch: Callable[..., ForwardBackward],
+) -> None:
+    base, wanted = base_of(name), None
+    for checkpointing in (False, False, True):
+        state = TrainingState(trained_adapter(base, LoraConfig(4, 0)))
+        sampler, found, num_pauses = Sampler(base), [], 0
+
+        def pause(sampler: Sampler = sampler, found: list[Sampled] = found) -> None:
+            nonlocal num_pauses
+            base.on_pause, num_pauses = None, num_pauses + 1
+            found += [outcome.result for _, outcome in sampler.step()]  # type: ignore[union-attr]
+            base.on_pause = pause
+
+        sampler.add("x", ask(prompts(20)[0], max_tokens=4), state.adapter.frozen(base.dtype))
+        if wanted is not None:
+            base.on_pause = pause
+        Trainer(base, state, TrainingSettings(checkpointing=checkpointing)).forward_backward(
+            batch()
+        )
+        base.on_pause = None
+        assert state.gradient_P is not None
+        wanted = wanted if wanted is not None else state.gradient_P
+        assert torch.equal(state.gradient_P, wanted)
+    assert num_pauses > base.num_layers
+    assert tokens_of(found[0]) == tokens_of(
+        one(base, ask(prompts(20)[0], max_tokens=4), state.adapter.frozen(base.dtype))
+    )
+
+
 def test_a_diverged_adapter_fails_its_own_request_only(
     tiny_qwen3: BaseModel, trained_adapter: Callable[..., AdapterState]
 ) -> None:
