@@ -216,11 +216,7 @@ def test_a_bad_sample_is_refused_at_once(sampler, prompt, params, named):
         ).result()
 
 
-def test_features_that_are_not_served_are_refused_by_name(sampler):
-    with pytest.raises(tinker.BadRequestError, match="prompt_alt_tokens_k"):
-        sampler.sample(
-            PROMPT, 1, tinker.SamplingParams(max_tokens=1), prompt_alt_tokens_k=2
-        ).result()
+def test_images_are_refused_by_name(sampler):
     image = tinker.ModelInput(
         chunks=[tinker.types.ImageChunk(data=b"x", format="png", expected_tokens=1)]
     )

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from tinsmith.domain.addresses import CheckpointAddress
 from tinsmith.domain.datum import Datum
+from tinsmith.domain.matrix import Matrix
 
 LORA_ALPHA = 32.0
 """One alpha for every rank: the update's scale is alpha / rank, so that the best learning rate
@@ -147,6 +148,10 @@ class Sample:
     topk_sample_logprobs: int = 0
     stream: str | None = None
     """The name under which its tokens are told as they come; None: they are not."""
+    target_prompt_logprobs: Matrix | None = None
+    """int64 [len(prompt) - 1, K]: tokens to score at prompt position row + 1; -1 asks for none."""
+    prompt_alt_tokens_k: int = 0
+    """Tokens to draw, at the temperature, for each prompt position after the first."""
 
 
 RunOp = (

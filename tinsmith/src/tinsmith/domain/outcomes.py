@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinsmith.domain.addresses import CheckpointAddress
+from tinsmith.domain.matrix import Matrix
 
 
 class StopReason(StrEnum):
@@ -63,6 +64,16 @@ class TopK:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class AltTokens:
+    """Draws that are independent of each other, both [len(prompt) - 1, k]: row i might have stood
+    at prompt position i + 1."""
+
+    token_ids: NDArray[np.int32]
+    logprobs: NDArray[np.float32]
+    """Under the model's own distribution, whatever the temperature of the draw."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class SampledSequence:
     tokens: NDArray[np.int32]
     """The stopping token included."""
@@ -79,6 +90,9 @@ class Sampled:
     """[len(prompt)]; NaN at position 0 and where it was not asked for."""
     topk_prompt_logprobs: TopK | None = None
     prompt_cache_hit_tokens: int = 0
+    target_prompt_logprobs: Matrix | None = None
+    """float32, in the shape and layout of what was asked for; 0.0 where nothing was."""
+    prompt_alt_tokens: AltTokens | None = None
 
 
 Result = RunCreated | ForwardBackwardDone | StepDone | Saved | Loaded | Released | Sampled

@@ -10,6 +10,7 @@ import math
 import numpy as np
 
 from tinsmith.domain.errors import InvalidInputError
+from tinsmith.domain.matrix import NO_TARGET, Matrix
 from tinsmith.domain.model_limits import ModelLimits, check_sequence, check_token_ids
 from tinsmith.domain.ops import Sample, SamplingParams
 
@@ -38,11 +39,31 @@ def check_sample(sample: Sample, limits: ModelLimits, max_num_samples: int | Non
     if last_n is not None and last_n < 1:
         raise InvalidInputError(f"prompt_logprobs_last_n {last_n} is out of range: at least 1")
     most = min(MAX_TOP_LOGPROBS, limits.vocab_size)
-    for name in ("topk_prompt_logprobs", "topk_sample_logprobs"):
+    for name in ("topk_prompt_logprobs", "topk_sample_logprobs", "prompt_alt_tokens_k"):
         value = getattr(sample, name)
         if not 0 <= value <= most:
             raise InvalidInputError(f"{name} {value} is out of range: 0 to {most}")
+    if sample.target_prompt_logprobs is not None:
+        _check_targets(sample.target_prompt_logprobs, sample.prompt.size - 1, limits.vocab_size)
     _check_params(sample.params, limits.vocab_size)
+
+
+def _check_targets(targets: Matrix, num_rows: int, vocab_size: int) -> None:
+    if targets.shape[0] != num_rows:
+        raise InvalidInputError(
+            f"target_prompt_logprobs has {targets.shape[0]} rows; it needs {num_rows}, one for "
+            "each prompt token but the first"
+        )
+    ids = targets.values.astype(np.int64)
+    is_outside = (ids < NO_TARGET) | (ids >= vocab_size)
+    if is_outside.any():
+        first = int(is_outside.argmax())
+        raise InvalidInputError(
+            f"target_prompt_logprobs has token id {ids[first]} in row {targets.rows[first]}; the "
+            f"model's vocabulary has ids 0 to {vocab_size - 1}, and {NO_TARGET} asks for none"
+        )
+    if (ids == NO_TARGET).all():
+        raise InvalidInputError("target_prompt_logprobs names no token; leave it out")
 
 
 def _check_params(params: SamplingParams, vocab_size: int) -> None:

@@ -12,17 +12,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tinsmith.domain.outcomes import TopK
 from tinsmith.engine.active_rows import ActiveRows, by_adapter
 from tinsmith.engine.adapter import FrozenAdapter
 from tinsmith.engine.base_model import BaseModel, Places
 from tinsmith.engine.next_tokens import Chosen, SamplingSettings, choose
-from tinsmith.engine.sample_request import FILLER_LOGPROB, FILLER_TOKEN
 from tinsmith.engine.sequence import Sequence
 from tinsmith.nn.cached_sequences import Extend, Run
 from tinsmith.nn.context import Segment
 from tinsmith.nn.kv_cache import BLOCK, KVCache
-from tinsmith.nn.logprobs import target_logprobs, top_logprobs
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -132,32 +129,17 @@ def _segments(chunks: Several[Chunk]) -> list[Segment]:
 
 
 def _score_prompt(base: BaseModel, chunk: Chunk, hidden_NH: Tensor) -> None:
-    """Fill in the logprobs of those of the prompt's tokens that the chunk's hidden states foretell:
-    position p is scored from the hidden state at p - 1; `hidden_NH` begins with the first such."""
+    """Fill in what was asked of those of the prompt's tokens that the chunk's hidden states
+    foretell: position p is scored from the hidden state at p - 1; `hidden_NH` begins with the first
+    that scores anything."""
     request = chunk.sequence.request
-    prompt = request.sample.prompt
+    stop = min(len(request.sample.prompt), chunk.stop + 1)
+    adapter = request.adapter
+    output = base.output_layer(None if adapter is None else adapter.segment(0, len(hidden_NH)))
     first = chunk.first_scored
-    stop = min(len(prompt), chunk.stop + 1)
-    if request.sample.prompt_logprobs and request.prompt_logprobs is None:
-        request.prompt_logprobs = np.full(len(prompt), np.nan, dtype=np.float32)
-    if request.sample.topk_prompt_logprobs and request.topk_prompt_logprobs is None:
-        shape = (len(prompt), request.sample.topk_prompt_logprobs)
-        request.topk_prompt_logprobs = TopK(
-            np.full(shape, FILLER_TOKEN, dtype=np.int32),
-            np.full(shape, FILLER_LOGPROB, dtype=np.float32),
-        )
-    if stop > first:
-        hidden_NH = hidden_NH[: stop - first]
-        adapter = request.adapter
-        output = base.output_layer(None if adapter is None else adapter.segment(0, len(hidden_NH)))
-        if request.prompt_logprobs is not None:
-            target_N1 = torch.from_numpy(prompt[first:stop].astype(np.int64))[:, None]
-            everywhere = torch.ones(len(target_N1), dtype=torch.bool, device=base.device)
-            logprob_N1 = target_logprobs(output, hidden_NH, target_N1.to(base.device), everywhere)
-            request.prompt_logprobs[first:stop] = logprob_N1[:, 0].cpu().numpy()
-        if (top := request.topk_prompt_logprobs) is not None:
-            ids, logprobs = top_logprobs(output, hidden_NH, top.token_ids.shape[1])
-            top.token_ids[first:stop] = ids.cpu().numpy()
-            top.logprobs[first:stop] = logprobs.cpu().numpy()
-    if chunk.stop >= len(prompt):
+    for score in request.prompt_scores:
+        start = max(score.first, chunk.start + 1)
+        if start < stop:
+            score.fill(output, hidden_NH[start - first : stop - first], start)
+    if chunk.stop >= len(request.sample.prompt):
         request.wants_prompt_scores = False

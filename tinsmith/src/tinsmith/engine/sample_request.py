@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,12 +14,10 @@ from tinsmith.domain.outcomes import Sampled, SampledSequence, StopReason, TopK
 from tinsmith.domain.sampling_rules import check_sample
 from tinsmith.engine.adapter import FrozenAdapter
 from tinsmith.engine.base_model import BaseModel
+from tinsmith.engine.prompt_scores import PromptScore, asks_prompt_scores, prompt_scores_of
 
 DecodeText = Callable[[Sequence[int]], str]
 """Token ids -> text, special tokens included."""
-
-FILLER_TOKEN, FILLER_LOGPROB = 0, -99999.0
-"""What the API puts into top-k rows that were not computed."""
 
 
 class SampleRequest:
@@ -58,12 +57,10 @@ class SampleRequest:
         self.stop_ids = set(params.stop_tokens)
         if params.stop_at_eos:
             self.stop_ids.update(base.eos_token_ids)
-        self.wants_prompt_scores = sample.prompt_logprobs or sample.topk_prompt_logprobs > 0
-        """Whether logprobs of the prompt are asked for that have not been worked out yet."""
+        self.wants_prompt_scores = asks_prompt_scores(sample)
+        """Whether something is asked of the prompt that has not been worked out yet."""
         self.num_cached = 0
         """Tokens of the prompt that its first sample found in the cache."""
-        self.prompt_logprobs: NDArray[np.float32] | None = None
-        self.topk_prompt_logprobs: TopK | None = None
         self._decode_text = decode_text
         self._sequences: dict[int, SampledSequence] = {}
         # A stop string of b bytes spans at most b tokens, and a token or two more may be needed
@@ -71,11 +68,16 @@ class SampleRequest:
         longest = max((len(text.encode()) for text in params.stop_strings), default=0)
         self._tail_tokens = longest + 4
 
+    @cached_property
+    def prompt_scores(self) -> tuple[PromptScore, ...]:
+        """What is asked of the prompt, as far as it has been filled in. Made when the request's
+        turn comes, since a long queue of them would take much memory."""
+        return prompt_scores_of(self.sample)
+
     @property
     def scored_from(self) -> int:
-        """The first prompt position whose logprob was asked for."""
-        last_n = self.sample.prompt_logprobs_last_n
-        return 1 if last_n is None else max(1, len(self.sample.prompt) - last_n)
+        """The first prompt position of which something is asked that has it scored."""
+        return min(score.first for score in self.prompt_scores)
 
     def completes_stop_string(self, tokens: NDArray[np.int32]) -> bool:
         """Whether the end of the generated tokens holds a stop string."""
@@ -98,7 +100,8 @@ class SampleRequest:
         if len(self._sequences) < self.sample.num_samples:
             return None
         sequences = tuple(self._sequences[i] for i in range(self.sample.num_samples))
-        return Sampled(sequences, self.prompt_logprobs, self.topk_prompt_logprobs, self.num_cached)
+        scores = {score.field: score.result for score in self.prompt_scores}
+        return Sampled(sequences, prompt_cache_hit_tokens=self.num_cached, **scores)
 
 
 def _max_new_tokens(sample: Sample, context_limit: int) -> int:

@@ -27,6 +27,7 @@ from tinsmith.domain import ops, outcomes
 from tinsmith.domain.addresses import CheckpointAddress, CheckpointKind
 from tinsmith.domain.datum import Datum
 from tinsmith.domain.errors import StorageError
+from tinsmith.domain.matrix import Matrix
 from tinsmith.domain.ops import Op
 from tinsmith.domain.outcomes import Outcome
 
@@ -39,6 +40,7 @@ _CLASSES: Mapping[str, type] = {
     for cls in (
         CheckpointAddress,
         Datum,
+        Matrix,
         ops.LoraConfig,
         ops.AdamParams,
         ops.SamplingParams,
@@ -59,6 +61,7 @@ _CLASSES: Mapping[str, type] = {
         outcomes.Loaded,
         outcomes.Released,
         outcomes.TopK,
+        outcomes.AltTokens,
         outcomes.SampledSequence,
         outcomes.Sampled,
         outcomes.Succeeded,

@@ -1,6 +1,7 @@
 """Log-probabilities of target tokens without a full [tokens, vocabulary] matrix.
 
-Shape suffixes: N positions, K targets per position, H hidden size, V vocabulary, C chunk.
+Shape suffixes: N positions, K targets per position, M listed ones, H hidden size, V vocabulary,
+C chunk.
 """
 
 from __future__ import annotations
@@ -178,6 +179,25 @@ def top_logprobs(output: OutputLayer, hidden_NH: Tensor, k: int) -> tuple[Tensor
 def top_of_logits(logits_CV: Tensor, k: int) -> tuple[Tensor, Tensor]:
     values_CK, ids_CK = logits_CV.topk(k, dim=1)
     return ids_CK, values_CK - logits_CV.logsumexp(dim=1, keepdim=True)
+
+
+@torch.no_grad()
+def listed_logprobs(
+    output: OutputLayer, hidden_NH: Tensor, row_M: Tensor, token_M: Tensor
+) -> Tensor:
+    """log p of any number of tokens at each position: fp32 [M].
+
+    Args:
+        row_M: int64, the position of each token, ascending.
+    """
+    parts, start = [], 0
+    for hidden_CH in hidden_NH.split(output.chunk_length):
+        logits_CV = output.logits(hidden_CH)
+        is_here_M = (row_M >= start) & (row_M < start + len(hidden_CH))
+        row, token = row_M[is_here_M] - start, token_M[is_here_M]
+        parts.append(logits_CV[row, token] - logits_CV.logsumexp(dim=1)[row])
+        start += len(hidden_CH)
+    return torch.cat(parts)
 
 
 def _chunks(output: OutputLayer, hidden_NH: Tensor, target_NK: Tensor) -> Any:

@@ -1,6 +1,6 @@
 """Choosing the next token of each sequence.
 
-Shape suffixes: B sequences, V vocabulary.
+Shape suffixes: B sequences, V vocabulary, K draws.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def sample(
     vocab_size = logits_BV.shape[1]
     scaled_BV = logits_BV.float() / temperature_B.unsqueeze(1)
     if bool((top_k_B < 1).all()) and bool((top_p_B >= 1).all()):
-        return _draw(scaled_BV.softmax(dim=1), uniform_B)
+        return _draw(scaled_BV.softmax(dim=1), uniform_B[:, None])[:, 0]
     sorted_BV, token_BV = scaled_BV.sort(dim=1, descending=True, stable=True)
     limit_B = torch.where(top_k_B < 1, vocab_size, top_k_B)
     rank_V = torch.arange(vocab_size, device=logits_BV.device)
@@ -83,17 +83,32 @@ def sample(
     before_BV = p_BV.cumsum(dim=1) - p_BV
     # A top_p of 0 still keeps the first token: nothing stands before it.
     p_BV = p_BV.masked_fill((before_BV >= top_p_B.unsqueeze(1)) & (rank_V > 0), 0.0)
-    return token_BV.gather(1, _draw(p_BV, uniform_B).unsqueeze(1)).squeeze(1)
+    return token_BV.gather(1, _draw(p_BV, uniform_B[:, None]))[:, 0]
 
 
-def _draw(p_BV: Tensor, uniform_B: Tensor) -> Tensor:
-    """The column at which the cumulated weights pass uniform * their sum."""
+def draw(logits_BV: Tensor, temperature: float, uniform_BK: Tensor) -> Tensor:
+    """K tokens per sequence, independently of each other, from all of the vocabulary.
+
+    Args:
+        temperature: 0 takes the likeliest token K times.
+        uniform_BK: fp64 in [0, 1).
+
+    Returns:
+        int64 [B, K].
+    """
+    if temperature == 0.0:
+        return logits_BV.argmax(dim=1, keepdim=True).expand(uniform_BK.shape)
+    return _draw((logits_BV.float() / temperature).softmax(dim=1), uniform_BK)
+
+
+def _draw(p_BV: Tensor, uniform_BK: Tensor) -> Tensor:
+    """The columns at which the cumulated weights pass uniform * their sum."""
     cumulated_BV = p_BV.to(_widest(p_BV)).cumsum(dim=1)
-    threshold_B1 = (uniform_B.to(cumulated_BV) * cumulated_BV[:, -1]).unsqueeze(1)
-    drawn_B = torch.searchsorted(cumulated_BV, threshold_B1, right=True).squeeze(1)
+    threshold_BK = uniform_BK.to(cumulated_BV) * cumulated_BV[:, -1:]
+    drawn_BK = torch.searchsorted(cumulated_BV, threshold_BK, right=True)
     # Rounding may carry the threshold to the very sum: take the last column with any weight.
     last_B = p_BV.shape[1] - 1 - (p_BV > 0).flip(1).int().argmax(dim=1)
-    return torch.minimum(drawn_B, last_B)
+    return torch.minimum(drawn_BK, last_B[:, None])
 
 
 def _widest(tensor: Tensor) -> torch.dtype:

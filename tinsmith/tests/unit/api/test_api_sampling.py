@@ -54,7 +54,7 @@ def test_sampling_numbers_are_sparse_and_repeats_are_recognised(client, sampler_
         ({"sampling_params": {"top_k": 0}}, "top_k"),
         ({"sampling_params": {"max_tokens": 0}}, "max_tokens"),
         ({"target_prompt_logprobs": {"data": [1]}}, "target_prompt_logprobs"),
-        ({"prompt_alt_tokens_k": 1}, "prompt_alt_tokens_k"),
+        ({"prompt_alt_tokens_k": 129}, "prompt_alt_tokens_k"),
     ],
 )
 def test_a_bad_sample_is_refused_at_once_by_name(client, sampler_id, changes, named):

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from tinker.types.sample_request import SampleRequest
 from tinsmith.api.wire.fields import Fields
 from tinsmith.api.wire.sampling import read_sample, write_sample
 from tinsmith.domain.errors import InvalidInputError
-from tinsmith.domain.outcomes import Sampled, SampledSequence, StopReason, TopK
+from tinsmith.domain.outcomes import AltTokens, Sampled, SampledSequence, StopReason, TopK
 
 FIELDS = {
     "sampling_session_id": "s:sample:0",
@@ -25,6 +26,16 @@ FIELDS = {
     "prompt_logprobs": True,
     "prompt_logprobs_last_n": 2,
     "topk_prompt_logprobs": 3,
+    "target_prompt_logprobs": None,
+    "prompt_alt_tokens_k": 2,
+}
+TARGETS = {"data": [1, -1, 2, 3], "dtype": "int64", "shape": [2, 2]}
+SPARSE = {
+    "data": [1, 3],
+    "dtype": "int64",
+    "shape": [2, 9],
+    "sparse_crow_indices": [0, 1, 2],
+    "sparse_col_indices": [4, 8],
 }
 any_json = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
@@ -83,6 +94,45 @@ def test_stops_come_in_four_forms(stop, read):
     assert (params.stop_at_eos, params.stop_tokens, params.stop_strings) == read
 
 
+def test_targets_come_dense_or_as_sparse_rows():
+    dense = read_sample(sent_by_the_sdk(target_prompt_logprobs=TARGETS)).sample
+    assert dense.target_prompt_logprobs is not None
+    assert dense.target_prompt_logprobs.shape == (2, 2)
+    assert dense.target_prompt_logprobs.values.tolist() == [1, -1, 2, 3]
+    assert dense.target_prompt_logprobs.rows.tolist() == [0, 0, 1, 1]
+    assert dense.target_prompt_logprobs.row_starts is None
+
+    sparse = read_sample(sent_by_the_sdk(target_prompt_logprobs=SPARSE)).sample
+    assert sparse.target_prompt_logprobs is not None
+    assert sparse.target_prompt_logprobs.shape == (2, 9)
+    assert sparse.target_prompt_logprobs.values.tolist() == [1, 3]
+    assert sparse.target_prompt_logprobs.rows.tolist() == [0, 1]
+    assert sparse.target_prompt_logprobs.columns is not None
+    assert sparse.target_prompt_logprobs.columns.tolist() == [4, 8]
+
+
+@pytest.mark.parametrize("layout", [TARGETS, SPARSE], ids=["dense", "sparse"])
+def test_the_sdk_reads_targets_and_draws_in_the_layout_that_was_asked_for(layout):
+    targets = read_sample(sent_by_the_sdk(target_prompt_logprobs=layout)).sample
+    assert targets.target_prompt_logprobs is not None
+    scored = replace(
+        targets.target_prompt_logprobs,
+        values=np.arange(len(layout["data"]), dtype=np.float32) / 2,
+    )
+    draws = AltTokens(np.asarray([[7, 8]], np.int32), np.asarray([[-1.0, -2.0]], np.float32))
+    response = deserialize_sample_response(
+        write_sample(Sampled((), target_prompt_logprobs=scored, prompt_alt_tokens=draws))
+    )
+    told = response.target_prompt_logprobs
+    assert told is not None and response.prompt_alt_tokens is not None
+    assert (told.dtype, told.shape, told.data) == ("float32", layout["shape"], list(scored.values))
+    assert told.sparse_crow_indices == layout.get("sparse_crow_indices")
+    assert told.sparse_col_indices == layout.get("sparse_col_indices")
+    tokens, logprobs = response.prompt_alt_tokens.tokens, response.prompt_alt_tokens.logprobs
+    assert (tokens.dtype, tokens.to_numpy().tolist()) == ("int64", [[7, 8]])
+    assert (logprobs.dtype, logprobs.to_numpy().tolist()) == ("float32", [[-1.0, -2.0]])
+
+
 def test_whether_the_client_gave_a_seed_is_told():
     assert read_sample(sent_by_the_sdk({"seed": 0})).seed == 0
     assert read_sample(sent_by_the_sdk()).seed is None
@@ -101,8 +151,18 @@ def test_whether_the_client_gave_a_seed_is_told():
         ({"sampling_session_id": None}, "sampling_session_id"),
         ({"seq_id": None}, "seq_id"),
         ({"seq_id": 2**63}, "seq_id"),
-        ({"target_prompt_logprobs": {"data": [1], "dtype": "int64"}}, "target_prompt_logprobs"),
-        ({"prompt_alt_tokens_k": 2}, "prompt_alt_tokens_k"),
+        ({"target_prompt_logprobs": [1]}, "target_prompt_logprobs must be an object"),
+        ({"target_prompt_logprobs": {"data": [1], "dtype": "int64"}}, "shape is missing"),
+        ({"target_prompt_logprobs": {**TARGETS, "dtype": "float32"}}, "dtype"),
+        ({"target_prompt_logprobs": {**TARGETS, "shape": [2]}}, "two sizes"),
+        ({"target_prompt_logprobs": {**TARGETS, "shape": [2, -2]}}, "two sizes"),
+        ({"target_prompt_logprobs": {**TARGETS, "data": [1, 2, 3]}}, r"not shape \[2, 2\]"),
+        ({"target_prompt_logprobs": {**TARGETS, "data": [1, 2, 3, 4.5]}}, "data"),
+        ({"target_prompt_logprobs": {**TARGETS, "data": [1, 2, 3, 2**31]}}, "data"),
+        ({"target_prompt_logprobs": {**TARGETS, "sparse_crow_indices": [0]}}, "sparse_col"),
+        ({"target_prompt_logprobs": {**SPARSE, "sparse_crow_indices": [0, 2, 1]}}, "crow"),
+        ({"target_prompt_logprobs": {**SPARSE, "sparse_col_indices": [0, 9]}}, "col_indices"),
+        ({"prompt_alt_tokens_k": "two"}, "prompt_alt_tokens_k"),
         ({"sampling_params": {"stop": ["a", 1]}}, "sampling_params.stop"),
         ({"sampling_params": {"stop": ""}}, "sampling_params.stop"),
         ({"sampling_params": {"stop": 3}}, "sampling_params.stop"),

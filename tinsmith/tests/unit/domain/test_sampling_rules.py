@@ -7,11 +7,20 @@ from typing import Any
 import numpy as np
 import pytest
 from tinsmith.domain.errors import InvalidInputError
+from tinsmith.domain.matrix import Matrix
 from tinsmith.domain.model_limits import ModelLimits
 from tinsmith.domain.ops import Sample, SamplingParams
 from tinsmith.domain.sampling_rules import check_sample
 
 LIMITS = ModelLimits(vocab_size=100, max_context=16)
+
+
+def targets(ids: Any) -> Matrix:
+    ids = np.array(ids, np.int64)
+    return Matrix(ids.shape, ids.ravel())
+
+
+NARROW = Matrix((1, 2**30), np.array([99]), np.array([0, 1]), np.array([2**29]))
 
 
 def sample(prompt: Any = (1, 2), **changes: Any) -> Sample:
@@ -25,6 +34,8 @@ GOOD_SAMPLES = [
     sample(max_tokens=10**6, temperature=0.0, top_k=1, top_p=1e-9),
     sample(stop_tokens=(0, 99), stop_strings=("\n",), num_samples=8),
     sample(prompt_logprobs=True, prompt_logprobs_last_n=1, topk_prompt_logprobs=20),
+    sample(target_prompt_logprobs=targets([[-1, 99, -1]]), prompt_alt_tokens_k=100),
+    sample(target_prompt_logprobs=NARROW),
 ]
 
 
@@ -54,6 +65,21 @@ BAD_SAMPLES = {
     "many stops": (sample(stop_strings=tuple("ab" * 40)), "80 stops"),
     "last_n 0": (sample(prompt_logprobs_last_n=0), "prompt_logprobs_last_n 0"),
     "topk negative": (sample(topk_prompt_logprobs=-1), "topk_prompt_logprobs -1 .* 0 to 100"),
+    "too few rows": (
+        sample([1, 2, 3], target_prompt_logprobs=targets([[5]])),
+        "has 1 rows; it needs 2",
+    ),
+    "rows without end": (
+        sample(target_prompt_logprobs=Matrix((2**31 - 1, 0), np.zeros(0, np.int64))),
+        "2147483647 rows",
+    ),
+    "an unknown target": (
+        sample([1, 2, 3], target_prompt_logprobs=targets([[1, -1], [2, 100]])),
+        "token id 100 in row 1",
+    ),
+    "a target below": (sample(target_prompt_logprobs=targets([[-2]])), "-2 in row 0"),
+    "no target": (sample(target_prompt_logprobs=targets([[-1]])), "names no token"),
+    "draws negative": (sample(prompt_alt_tokens_k=-1), "prompt_alt_tokens_k -1 .* 0 to 100"),
     "topk above": (sample(topk_sample_logprobs=101), "topk_sample_logprobs 101 .* 0 to 100"),
 }
 

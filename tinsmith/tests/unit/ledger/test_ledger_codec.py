@@ -12,6 +12,7 @@ from tinsmith.domain import ops, outcomes
 from tinsmith.domain.addresses import CheckpointAddress, CheckpointKind
 from tinsmith.domain.datum import Datum
 from tinsmith.domain.errors import StorageError
+from tinsmith.domain.matrix import Matrix
 from tinsmith.ledger.codec import MAGIC, VERSION, decode, encode
 
 
@@ -40,6 +41,14 @@ data = st.builds(
 )
 loras = st.builds(ops.LoraConfig, st.integers(1, 256), seeds, *[st.booleans()] * 3)
 topks = st.builds(outcomes.TopK, array_of("int32", 2), array_of("float32", 2))
+matrices = st.builds(Matrix, st.tuples(seeds, seeds), array_of("int64")) | st.builds(
+    Matrix,
+    st.tuples(seeds, seeds),
+    array_of("float32"),
+    array_of("int64"),
+    array_of("int64"),
+)
+alternatives = st.builds(outcomes.AltTokens, array_of("int32", 2), array_of("float32", 2))
 sequences = st.builds(
     outcomes.SampledSequence,
     array_of("int32"),
@@ -82,6 +91,9 @@ all_ops = st.one_of(
         st.none() | st.integers(1, 4),
         st.integers(0, 4),
         st.integers(0, 4),
+        st.none() | texts,
+        st.none() | matrices,
+        st.integers(0, 4),
     ),
 )
 results = st.one_of(
@@ -101,6 +113,8 @@ results = st.one_of(
         st.none() | array_of("float32"),
         st.none() | topks,
         st.integers(0, 9),
+        st.none() | matrices,
+        st.none() | alternatives,
     ),
 )
 all_outcomes = st.builds(outcomes.Succeeded, results) | st.builds(

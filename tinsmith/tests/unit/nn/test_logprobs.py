@@ -6,6 +6,7 @@ from tinsmith.nn.logprobs import (
     CHUNK_ELEMENTS,
     LogitScaling,
     OutputLayer,
+    listed_logprobs,
     target_logprobs,
     top_logprobs,
 )
@@ -112,3 +113,15 @@ def test_the_likeliest_come_first_over_all_chunks() -> None:
     want, want_ids = (hidden @ weight.T).log_softmax(1).sort(dim=1, descending=True)
     torch.testing.assert_close(logprobs, want[:, :4])
     assert torch.equal(ids, want_ids[:, :4])
+
+
+@pytest.mark.parametrize("chunk", [1, 4, N])
+def test_any_number_of_tokens_is_scored_at_each_position(chunk: int) -> None:
+    hidden, weight, _ = inputs()
+    row = torch.tensor([0, 0, 0, 2, 3, 3, 9])
+    token = torch.tensor([1, 12, 0, 5, 7, 7, 2])
+    output = OutputLayer(lambda h: h @ weight.T, vocab_size_for(chunk))
+
+    wanted = (hidden.double() @ weight.double().T).log_softmax(1)[row, token]
+
+    torch.testing.assert_close(listed_logprobs(output, hidden, row, token), wanted.float())

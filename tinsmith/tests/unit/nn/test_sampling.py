@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from tinsmith.nn.sampling import derive_seed, likeliest, sample, uniforms
+from tinsmith.nn.sampling import derive_seed, draw, likeliest, sample, uniforms
 from torch import Tensor
 
 DRAWS = 20_000
@@ -80,7 +80,8 @@ def test_each_row_has_its_own_settings() -> None:
 
 
 def test_greedy_takes_the_lowest_id_among_equals() -> None:
-    assert likeliest(torch.tensor([[0.0, 3.0, 3.0], [1.0, 0.0, 1.0]])).tolist()[0] == [1, 0]
+    tokens, _ = likeliest(torch.tensor([[0.0, 3.0, 3.0], [1.0, 0.0, 1.0]]))
+    assert tokens.tolist() == [1, 0]
 
 
 def test_uniforms_are_uniform_over_seeds_and_steps() -> None:
@@ -99,3 +100,20 @@ def test_seeds_of_samples_differ_and_any_integer_is_one() -> None:
     seeds = {derive_seed(seed, i) for seed in (0, 1, -1, 2**63, 2**70 + 2) for i in range(50)}
     assert len(seeds) == 5 * 50
     assert all(0 <= seed < 2**64 for seed in seeds)
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
+def test_many_draws_of_one_distribution_follow_the_tempered_softmax(temperature: float) -> None:
+    logits = torch.tensor([LOGITS, LOGITS[::-1]])
+    seeds = np.array([derive_seed(7, -1 - k) for k in range(DRAWS)], dtype=np.uint64)
+    uniform = np.stack([uniforms(seeds, np.full(DRAWS, position)) for position in (1, 2)])
+    tokens = draw(logits, temperature, torch.from_numpy(uniform))
+
+    assert tokens.shape == (2, DRAWS)
+    for row, want in zip(tokens, (logits / temperature).softmax(1), strict=True):
+        assert_shares(row.bincount(minlength=len(LOGITS)) / DRAWS, want)
+
+
+def test_many_draws_at_temperature_0_are_the_likeliest_token() -> None:
+    tokens = draw(torch.tensor([LOGITS, LOGITS[::-1]]), 0.0, torch.zeros(2, 3))
+    assert tokens.tolist() == [[1] * 3, [3] * 3]

@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 
 from tinsmith.api.wire import tinsmith_wire_pb2 as pb
 from tinsmith.api.wire.fields import Fields, is_storable
+from tinsmith.api.wire.matrices import read_id_matrix, write_matrix
 from tinsmith.domain.errors import InvalidInputError
+from tinsmith.domain.matrix import Matrix
 from tinsmith.domain.ops import Sample, SamplingParams
 from tinsmith.domain.outcomes import Sampled, SampledSequence, StopReason, TopK
 
@@ -26,7 +28,7 @@ class SampleRequest:
 
 
 def read_sample(fields: Fields) -> SampleRequest:
-    """Raises InvalidInputError for what cannot be read and for features that are not served.
+    """Raises InvalidInputError for what cannot be read, and for images.
 
     Ranges that depend on the model or on settings are not checked here.
     """
@@ -37,9 +39,6 @@ def read_sample(fields: Fields) -> SampleRequest:
         )
     sampler_id = fields.text("sampling_session_id")
     seq_id = fields.integer("seq_id")
-    for feature in ("target_prompt_logprobs", "prompt_alt_tokens_k"):
-        if fields.raw(feature) not in (None, 0):
-            raise InvalidInputError(f"{feature} is not supported by this server; leave it out")
     params = fields.object_or("sampling_params", Fields({}, "sampling_params."))
     stop_at_eos, stop_tokens, stop_strings = _read_stop(params)
     sample = Sample(
@@ -58,6 +57,8 @@ def read_sample(fields: Fields) -> SampleRequest:
         prompt_logprobs_last_n=fields.integer_or("prompt_logprobs_last_n", None, low=-(2**63)),
         topk_prompt_logprobs=fields.integer_or("topk_prompt_logprobs", 0, low=-(2**63)),
         topk_sample_logprobs=fields.integer_or("topk_sample_logprobs", 0, low=-(2**63)),
+        target_prompt_logprobs=read_id_matrix(fields, "target_prompt_logprobs"),
+        prompt_alt_tokens_k=fields.integer_or("prompt_alt_tokens_k", 0, low=-(2**63)),
     )
     return SampleRequest(
         sampler_id, seq_id, sample, seed=params.integer_or("seed", None, low=-(2**63))
@@ -120,6 +121,14 @@ def write_sample(sampled: Sampled) -> bytes:
         response.prompt_logprobs = _float_blob(sampled.prompt_logprobs)
     if sampled.topk_prompt_logprobs is not None:
         response.topk_prompt_logprobs.CopyFrom(_write_topk(sampled.topk_prompt_logprobs))
+    if sampled.target_prompt_logprobs is not None:
+        response.target_prompt_logprobs.CopyFrom(write_matrix(sampled.target_prompt_logprobs))
+    if (alternatives := sampled.prompt_alt_tokens) is not None:
+        for tensor, values in (
+            (response.prompt_alt_tokens.tokens, alternatives.token_ids),
+            (response.prompt_alt_tokens.logprobs, alternatives.logprobs),
+        ):
+            tensor.CopyFrom(write_matrix(Matrix(values.shape, values.ravel())))
     return response.SerializeToString()
 
 

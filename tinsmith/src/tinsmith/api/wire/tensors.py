@@ -99,6 +99,23 @@ def _expand(tensor: pb.Tensor, values: NDArray[np.generic], name: str) -> NDArra
     num_rows, num_columns = shape
     starts = _indices(tensor.sparse_csr.crow_indices, f"{name}.crow_indices")
     columns = _indices(tensor.sparse_csr.col_indices, f"{name}.col_indices")
+    check_csr((num_rows, num_columns), len(values), starts, columns, name)
+    rows = np.repeat(np.arange(num_rows), np.diff(starts))
+    listed = _widened(values)
+    dense = np.zeros(shape, dtype=listed.dtype)
+    dense[rows, columns] = listed
+    return dense
+
+
+def check_csr(
+    shape: tuple[int, int],
+    num_values: int,
+    starts: NDArray[np.int64],
+    columns: NDArray[np.int64],
+    name: str,
+) -> None:
+    """Raises InvalidInputError unless these are compressed sparse rows of the shape."""
+    num_rows, num_columns = shape
     if (
         len(starts) != num_rows + 1
         or starts[0] != 0
@@ -109,17 +126,13 @@ def _expand(tensor: pb.Tensor, values: NDArray[np.generic], name: str) -> NDArra
             f"{name}.crow_indices must be {num_rows + 1} numbers that rise from 0 to the "
             f"{len(columns)} listed entries"
         )
-    if len(values) != len(columns):
-        raise InvalidInputError(f"{name} lists {len(columns)} columns for {len(values)} values")
+    if num_values != len(columns):
+        raise InvalidInputError(f"{name} lists {len(columns)} columns for {num_values} values")
     if columns.min(initial=0) < 0 or columns.max(initial=-1) >= num_columns:
         raise InvalidInputError(f"{name}.col_indices must be from 0 to {num_columns - 1}")
     rows = np.repeat(np.arange(num_rows), np.diff(starts))
     if np.any((np.diff(rows) == 0) & (np.diff(columns) <= 0)):
         raise InvalidInputError(f"{name}.col_indices must rise within each row")
-    listed = _widened(values)
-    dense = np.zeros(shape, dtype=listed.dtype)
-    dense[rows, columns] = listed
-    return dense
 
 
 def _indices(data: bytes, name: str) -> NDArray[np.int64]:
