@@ -187,6 +187,7 @@ class EngineLoop:
             until = time.monotonic() + had_s
             while self._sampler.has_work and time.monotonic() < until:
                 self._sample()
+            self._meter.tell(is_idle=False)
         except Exception as error:  # not the op's fault that is under way: raised after it
             self._pause_error = error
         finally:
