@@ -12,7 +12,7 @@ from tinsmith.domain.ops import AdamParams, LoraConfig, OptimStep, Sample, Sampl
 from tinsmith.domain.outcomes import Sampled, Succeeded
 from tinsmith.engine.adapter import AdapterState, FrozenAdapter
 from tinsmith.engine.base_model import BaseModel
-from tinsmith.engine.loop import planned_sampler
+from tinsmith.engine.planning import planned_sampler
 from tinsmith.engine.sampler import Sampler
 from tinsmith.engine.trainer import Trainer, TrainingSettings
 from tinsmith.engine.training_state import TrainingState

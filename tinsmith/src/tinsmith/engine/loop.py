@@ -21,16 +21,13 @@ from tinsmith.domain.errors import ServiceError, StorageError, UserError
 from tinsmith.domain.ops import Sample
 from tinsmith.domain.outcomes import Failed, FailureCategory, Succeeded
 from tinsmith.domain.records import ServedModel
-from tinsmith.engine.activation_memory import room_on
 from tinsmith.engine.base_model import BaseModel
 from tinsmith.engine.execution import Executed, RunExecutor
-from tinsmith.engine.free_memory import free_bytes
 from tinsmith.engine.frozen_adapters import FrozenAdapters
 from tinsmith.engine.meter import Meter
-from tinsmith.engine.residency import SHARE_OF_FREE, Residency
+from tinsmith.engine.planning import planned_sampler, planned_training
+from tinsmith.engine.residency import Residency
 from tinsmith.engine.sample_request import DecodeText
-from tinsmith.engine.sampler import Sampler
-from tinsmith.engine.trainer import TrainingSettings
 from tinsmith.ledger.bell import Bell
 from tinsmith.ledger.entries import OpRecord, Settlement
 from tinsmith.ledger.ledger import Ledger
@@ -43,9 +40,6 @@ TAKE_IN_BYTES = 64 * 2**20
 STORAGE_PAUSE_S = 2.0
 LEAST_TRAINING_S = 0.01
 """Training is left alone for so long between two looks at what else there is."""
-MAX_CACHE_BYTES = 4 * 2**30
-GPU_PREFILL_TOKENS = 8192
-CPU_PREFILL_OPERATIONS = 2 * 10**11
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,47 +220,6 @@ class EngineLoop:
             else:
                 self._bell.ring("settled", request_ids=list(executed))
                 return
-
-
-def planned_training(base: BaseModel, settings: EngineSettings) -> TrainingSettings:
-    """As set, and as memory allows where nothing is set: call it with the base model loaded."""
-    memory, device = base.activation_memory, base.device
-    # What runs may take, they will.
-    room = room_on(device) * (SHARE_OF_FREE - 1) // SHARE_OF_FREE
-    budget = settings.micro_batch_tokens or memory.token_budget(device, room)
-    event("micro_batches", token_budget=budget, bytes_per_token=memory.kept_per_token)
-    return TrainingSettings(
-        token_budget=budget,
-        activation_bytes=settings.activation_bytes or None,
-        zero_weight_logprobs=settings.zero_weight_logprobs,
-    )
-
-
-def planned_sampler(
-    base: BaseModel, settings: EngineSettings, decode_text: DecodeText | None
-) -> Sampler:
-    """As set, and as the model's size and memory allow where nothing is set: call it with the base
-    model loaded."""
-    cache_bytes = settings.kv_cache_bytes or min(MAX_CACHE_BYTES, free_bytes(base.device) // 8)
-    prefill_tokens = settings.prefill_tokens or _prefill_tokens(base)
-    event("sampling", prefill_tokens=prefill_tokens, kv_cache_bytes=cache_bytes)
-    return Sampler(
-        base,
-        decode_text=decode_text,
-        prefill_tokens=prefill_tokens,
-        max_active_sequences=settings.max_active_sequences,
-        max_cache_bytes=cache_bytes,
-    )
-
-
-def _prefill_tokens(base: BaseModel) -> int:
-    """A power of two: on a CPU what takes about half a second, since longer passes do not run at a
-    higher rate; on a GPU what keeps it busy."""
-    if base.device.type != "cpu":
-        return GPU_PREFILL_TOKENS
-    num_parameters = sum(parameter.numel() for parameter in base.model.parameters())
-    wanted = CPU_PREFILL_OPERATIONS // (2 * num_parameters)
-    return min(4096, max(128, 1 << (wanted.bit_length() - 1)))
 
 
 def _failed(error: Exception, what: str) -> Failed:
