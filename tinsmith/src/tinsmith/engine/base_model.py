@@ -27,7 +27,7 @@ from tinsmith.engine.self_check import check_against_reference, check_experts
 from tinsmith.engine.target_modules import TargetModule, decoder_layers, find_targets
 from tinsmith.nn.attention import ATTENTION_NAME
 from tinsmith.nn.cached_sequences import Decode, Extend
-from tinsmith.nn.compiled.decoder import CompiledDecoder
+from tinsmith.nn.compiled.decoder import MOST_ROWS, CompiledDecoder
 from tinsmith.nn.compiled.decoder import supports as is_compilable
 from tinsmith.nn.context import Attend, ForwardContext, Prefill, Segment
 from tinsmith.nn.decoder import FAMILIES, Asked, Decoder
@@ -38,8 +38,6 @@ from tinsmith.nn.quantized import QuantizedLinear
 from tinsmith.nn.sampling import likeliest
 
 _ATTENTION_KINDS = ("full_attention", "sliding_attention")
-MOST_COMPILED_ROWS = 64
-"""From here on the products of torch are faster."""
 _GROWING_ROPE = ("dynamic", "longrope")
 """These change the rotation of every position once any sequence in the pack is long."""
 
@@ -224,7 +222,7 @@ class BaseModel:
 
     def _compiles(self, num_rows: int) -> bool:
         """Whether the compiled step is the fastest way to take so many rows one token further."""
-        return self._compiled is not None and num_rows <= MOST_COMPILED_ROWS
+        return self._compiled is not None and num_rows <= MOST_ROWS
 
     def _decoded(
         self, token_B: Tensor, position_B: Tensor, segments: tuple[Segment, ...], attend: Decode

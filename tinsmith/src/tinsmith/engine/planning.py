@@ -9,12 +9,13 @@ from tinsmith.engine.free_memory import free_bytes
 from tinsmith.engine.residency import SHARE_OF_FREE
 from tinsmith.engine.sample_request import DecodeText
 from tinsmith.engine.sampler import Sampler
+from tinsmith.engine.target_modules import Part
 from tinsmith.engine.trainer import TrainingSettings
 from tinsmith.telemetry import event
 
 MAX_CACHE_BYTES = 4 * 2**30
 GPU_PREFILL_TOKENS = 8192
-CPU_PREFILL_OPERATIONS = 2 * 10**11
+CPU_PREFILL_OPERATIONS = 15 * 10**10
 
 
 def planned_training(base: BaseModel, settings: EngineSettings) -> TrainingSettings:
@@ -53,6 +54,10 @@ def _prefill_tokens(base: BaseModel) -> int:
     higher rate; on a GPU what keeps it busy."""
     if base.device.type != "cpu":
         return GPU_PREFILL_TOKENS
-    num_parameters = sum(parameter.numel() for parameter in base.model.parameters())
+    num_parameters = sum(
+        target.num_inputs * target.num_outputs * target.num_experts
+        for target in base.targets
+        if target.part is not Part.UNEMBED
+    )
     wanted = CPU_PREFILL_OPERATIONS // (2 * num_parameters)
     return min(4096, max(128, 1 << (wanted.bit_length() - 1)))

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from tinsmith.domain.errors import InvalidInputError
 from tinsmith.nn.attention import ATTENTION_NAME
 from tinsmith.nn.cached_sequences import Decode, Extend, Run
+from tinsmith.nn.compiled.decoder import MOST_ROWS
 from tinsmith.nn.experts import AdapterExperts
 from tinsmith.nn.kv_cache import KVCache
 
@@ -40,6 +41,7 @@ def check_against_reference(base: BaseModel) -> None:
     try:
         base.model.set_attn_implementation("eager")
         wanted = base.model(input_ids=sequences[1][None], use_cache=False).logits[0].float()
+        wanted = torch.cat([wanted, wanted[-1:]])
         base.model.set_attn_implementation(ATTENTION_NAME)
         ours = _packed_logits(base, sequences)
     except (ValueError, TypeError, AttributeError, KeyError, IndexError, RuntimeError) as error:
@@ -89,7 +91,8 @@ def _tolerance(dtype: torch.dtype) -> float:
 
 
 def _packed_logits(base: BaseModel, sequences: Sequence[Tensor]) -> Tensor:
-    """The last sequence's logits: two tokens of each first, then all others but one, then that."""
+    """The last sequence's logits: two tokens of each first, then all others but one, then that,
+    twice."""
     cache = KVCache(base.device)
     tables_BN = np.arange(len(sequences))[:, None]
     cache.reserve(len(sequences))
@@ -102,7 +105,10 @@ def _packed_logits(base: BaseModel, sequences: Sequence[Tensor]) -> Tensor:
         hidden_TH = base.hidden(token_T, extend.position_T, (), extend)
         parts.append(hidden_TH[-length:])
         start = stop
-    decode = Decode(cache, tables_BN.astype(np.int32), np.full(len(sequences), start))
-    token_B = torch.stack([sequence[start] for sequence in sequences])
-    parts.append(base.hidden(token_B, decode.position_B, (), decode)[-1:])
+    # Once for few rows and once for many, which go another way.
+    for times in (1, MOST_ROWS):
+        rows = np.tile(tables_BN.astype(np.int32), (times, 1))
+        decode = Decode(cache, rows, np.full(len(rows), start))
+        token_B = torch.stack([sequence[start] for sequence in sequences] * times)
+        parts.append(base.hidden(token_B, decode.position_B, (), decode)[-1:])
     return base.logits(torch.cat(parts), ())

@@ -235,6 +235,14 @@ def _extend(
 
 def _decode(how: Decode, rule: AttentionRule, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     q_BHD, k_BKD, v_BKD = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
+    paged = how.cache.attention
+    if rule.softcap is None and paged.supports(q_BHD):
+        how.cache.allocate(rule.layer, k_BKD.shape[1], k_BKD.shape[2], k_BKD.dtype)
+        keys_and_values = how.cache.layer(rule.layer)
+        scaling = q_BHD.shape[2] ** -0.5 if rule.scaling is None else rule.scaling
+        rows = how.tables_BN, how.positions
+        out = paged(q_BHD, k_BKD, v_BKD, *keys_and_values, *rows, scaling, rule.window)
+        return out.unsqueeze(0)
     how.cache.write(rule.layer, how.slot_B, k_BKD, v_BKD)
     keys_BKLD, values_BKLD = how.read(rule.layer)
     mask = how.mask(rule.window)

@@ -67,7 +67,7 @@ class Step:
     segment: Segment | None
     """The one adapter that acts on all tokens, where gradients are wanted."""
     pause: Callable[[], None]
-    """Called before each layer's work, forward and backward."""
+    """Called before each half of a layer's work, forward and backward."""
     asked: Asked | None = None
 
     def pair_of(self, linear: AdapterLinear) -> Pair | None:
@@ -100,7 +100,7 @@ class Decoder:
         how: Attend,
         asked: Sequence[Asked] | None,
         checkpointing: bool,
-        pause: Callable[[], None],
+        pause: Callable[[], None] = lambda: None,
     ) -> Tensor:
         """Final hidden states, normalised: [T, H], or those asked for, one group after another.
 
@@ -109,7 +109,7 @@ class Decoder:
                 otherwise those that the layers' ForwardContext holds.
             asked: None is all positions, none of them constant.
             checkpointing: keep only each layer's input for backward, and compute it again.
-            pause: called between layers, forward and backward.
+            pause: called between halves of layers, forward and backward.
         """
         x_TH, cos_TD, sin_TD = self.inputs(token_T, position_T)
         trains = torch.is_grad_enabled()
@@ -191,6 +191,7 @@ class DecoderLayer:
         q_1NQD, k_1NTD, v_1NTD = (head.transpose(0, 1).unsqueeze(0) for head in heads)
         queries = None if step.asked is None else step.asked.queries
         seen_QA = attend(step.how, self.rule, q_1NQD, k_1NTD, v_1NTD, queries)[0].flatten(1)
+        step.pause()
         if trains:
             adapters = _tensors(step, self.output, self.gate, self.up, self.down)
             y_QH = _GatedOutputs.apply(residual_QH, seen_QA, self, step, *adapters)
@@ -281,6 +282,7 @@ class _AttentionInputs(torch.autograd.Function):
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         layer: DecoderLayer = ctx.layer
         step: Step = ctx.step
+        step.pause()
         x_TH, rstd_T1, q_raw, q_rstd, k_raw, k_rstd, hq, hk, hv, *adapters = ctx.saved_tensors
         pairs = _pairs(adapters)
         gq_QND, gk_TND, gv_TND = grad_outputs

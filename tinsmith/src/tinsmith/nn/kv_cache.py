@@ -13,6 +13,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from tinsmith.nn.compiled.paged import PagedAttention
+
 BLOCK = 16
 """Positions in a block."""
 _LEAST = 64
@@ -26,6 +28,8 @@ class KVCache:
         self.device = device
         self._num_blocks = 0
         self._layers: dict[int, tuple[Tensor, Tensor]] = {}
+        self.attention = PagedAttention()
+        """Of a decode step, where the device and dtype are such that it supports them."""
 
     def reserve(self, num_blocks: int) -> None:
         """Make room for blocks 0 to num_blocks - 1, growing by doubling."""

@@ -47,7 +47,10 @@ def pull_back(grad_NO: Tensor, weight_OI: Tensor, grad_x_NI: Tensor | None = Non
 
 
 def _widened(weight_OI: Tensor, dtype: torch.dtype) -> Iterator[tuple[int, Tensor]]:
-    """The weight's rows, some at a time, each lot with the number of its first."""
+    """The weight's rows, some at a time, each lot with the number of its first and in the same
+    memory as the last."""
     num_rows = max(1, _WIDENED_ELEMENTS // weight_OI.shape[1])
+    held = weight_OI.new_empty(min(num_rows, len(weight_OI)), weight_OI.shape[1], dtype=dtype)
     for start in range(0, len(weight_OI), num_rows):
-        yield start, weight_OI[start : start + num_rows].to(dtype)
+        part_RI = weight_OI[start : start + num_rows]
+        yield start, held[: len(part_RI)].copy_(part_RI)

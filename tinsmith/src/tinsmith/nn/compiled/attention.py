@@ -106,6 +106,49 @@ def attend(
                 out[row, start + i] = mixed[g, i] * factor
 
 
+@jit(inline="always")
+def attend_alone(
+    thread: int,
+    team: Any,
+    heads: Any,
+    norms: Any,
+    how: Any,
+    rotation: Any,
+    layer: Any,
+    rows: Any,
+    scratch: Any,
+    out: Any,
+) -> None:
+    """A thread's share of `attend` as a function of its own. Arguments are attend's, in tuples,
+    with the scratch memory of all threads."""
+    qkv, sizes = heads
+    addresses, eps = norms
+    scaling, window = how
+    cos_BD, sin_BD = rotation
+    keys, values = layer
+    tables, positions = rows
+    head_scratch, score_scratch = scratch
+    attend(
+        qkv,
+        sizes,
+        addresses,
+        eps,
+        scaling,
+        window,
+        cos_BD,
+        sin_BD,
+        keys,
+        values,
+        tables,
+        positions,
+        head_scratch[thread],
+        score_scratch[thread],
+        out,
+        team[2],
+        0,
+    )
+
+
 @jit
 def _turned(x: Any, norm: int, eps: Any, cos: Any, sin: Any, out: Any) -> None:
     """One head, normalised where there is a norm, and rotated."""

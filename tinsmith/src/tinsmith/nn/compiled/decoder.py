@@ -31,6 +31,8 @@ from tinsmith.nn.context import Segment
 from tinsmith.nn.decoder import Decoder
 from tinsmith.nn.lora import AdapterLinear
 
+MOST_ROWS = 32
+"""With more rows the products of torch are faster."""
 BLOCK_TOKENS = BLOCK
 """Positions of a block of the KV cache."""
 

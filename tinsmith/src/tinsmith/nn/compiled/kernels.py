@@ -17,7 +17,7 @@ from typing import Any
 import llvmlite.binding as llvm
 from numba import cfunc, types
 
-from tinsmith.nn.compiled import choice, step, tiles
+from tinsmith.nn.compiled import attention, choice, step, tiles
 from tinsmith.nn.compiled.vectors import jit
 
 _KEPT: list[Any] = []
@@ -29,6 +29,7 @@ class Kernels:
     decode_step: Callable[..., None]
     head_step: Callable[..., None]
     choose_greedily: Callable[..., None]
+    attend: Callable[..., None]
 
 
 @cache
@@ -73,4 +74,9 @@ def _kernels(digest: str) -> Kernels:
             thread, team, logits, row_floats, num_rows, vocab_size, partial, tokens, logprobs
         )
 
-    return Kernels(decode_step, head_step, choose_greedily)
+    @jit(**options)
+    def attend(thread, team, heads, norms, how, rotation, layer, rows, scratch, out):
+        _ = digest
+        attention.attend_alone(thread, team, heads, norms, how, rotation, layer, rows, scratch, out)
+
+    return Kernels(decode_step, head_step, choose_greedily, attend)
