@@ -21,7 +21,7 @@ from tinsmith.nn.compiled.elementwise import (
     sum_of,
 )
 from tinsmith.nn.compiled.memory import address_of, floats, ticket
-from tinsmith.nn.compiled.tiles import TILE_ROWS, TILE_VECTORS, add_weighted, dot_tile
+from tinsmith.nn.compiled.tiles import LINE_BYTES, TILE_ROWS, TILE_VECTORS, add_weighted, dot_tile
 from tinsmith.nn.compiled.vectors import jit
 
 BLOCK = 16
@@ -196,8 +196,8 @@ def _score(
                         head_dim,
                         target + m * out_stride,
                         out_stride,
-                        w + meanwhile,
-                        *(2, 1, 1, 0),
+                        meanwhile,
+                        *(LINE_BYTES, 1, 1, 0),
                     )
                 )
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from tinsmith.nn.compiled.elementwise import add, add_scaled
 from tinsmith.nn.compiled.memory import address_of, floats, ticket
-from tinsmith.nn.compiled.tiles import CARRIED_FLOATS, TILE_ROWS, TILE_VECTORS, dot_tile
+from tinsmith.nn.compiled.tiles import CARRIED_FLOATS, LINE_BYTES, TILE_ROWS, TILE_VECTORS, dot_tile
 from tinsmith.nn.compiled.vectors import LANES, jit
 
 WEIGHT, BIAS, OUTPUTS, INPUTS, IS_BF16, LINEAR_FIELDS = range(6)
@@ -64,11 +64,10 @@ def _rows_product(
     size = row_bytes // inputs
     parts = max((inputs + _PART - 1) // _PART, 1)
     passes = (num_vectors + TILE_VECTORS - 1) // TILE_VECTORS
-    lines = max(TILE_ROWS // passes, 1) if passes > 1 else 0
+    ahead, step = TILE_ROWS * row_bytes, LINE_BYTES // passes
     for row in range(first, end, TILE_ROWS):
         start = weight + row * row_bytes
         rows = min(TILE_ROWS, end - row)
-        ahead = start + TILE_ROWS * row_bytes if passes > 1 else start
         for first_pass in range(0, passes, _PASSES):
             last_pass = min(first_pass + _PASSES, passes)
             for part in range(parts):
@@ -87,8 +86,8 @@ def _rows_product(
                         length,
                         out + m * out_stride + 4 * row,
                         out_stride,
-                        ahead + (column + length // passes * number) * size,
-                        lines,
+                        ahead + length // passes * number * size,
+                        step,
                         1 if part == 0 else 0,
                         1 if part == parts - 1 else 0,
                         carried + 4 * CARRIED_FLOATS * (number - first_pass),
@@ -221,7 +220,7 @@ def add_up_projection(
                 dot_tile(
                     (
                         *(count, 0, w, 4 * rank, rows, h, h_stride, rank),
-                        *(tile, 4 * TILE_ROWS, w, 0, 1, 1, 0),
+                        *(tile, 4 * TILE_ROWS, 4 * rank * TILE_ROWS, LINE_BYTES, 1, 1, 0),
                     )
                 )
                 for i in range(count):

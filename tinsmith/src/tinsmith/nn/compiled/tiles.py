@@ -28,6 +28,8 @@ TILE_ROWS = 4
 TILE_VECTORS = 4 if LANES == 16 else 3
 """TILE_ROWS * TILE_VECTORS accumulators are half of AVX-512's registers, and what 16 registers
 of 8 lanes (AVX2) or 32 of 4 (NEON) just hold."""
+LINE_BYTES = 64
+"""A line of the cache."""
 CARRIED_FLOATS = TILE_ROWS * TILE_VECTORS * LANES
 """A tile's sums while a long row is taken in parts."""
 
@@ -57,7 +59,7 @@ class _DotTile:
         out: Any,
         out_stride: Any,
         ahead: Any,
-        ahead_lines: Any,
+        ahead_step: Any,
         begins: Any,
         ends: Any,
         carried: Any,
@@ -83,11 +85,12 @@ class _DotTile:
         num_groups = b.sdiv(k, I64(self.group))
         done = b.mul(num_groups, I64(self.group))
         rest = b.sub(k, done)
+        step = b.sdiv(b.mul(ahead_step, I64(self.group * self.w_size)), I64(LINE_BYTES))
         with cgutils.for_range(b, num_groups) as loop:
-            for j in range(2):
-                line = b.add(b.mul(loop.index, ahead_lines), I64(j))
-                row, column = b.and_(line, I64(TILE_ROWS - 1)), b.sdiv(line, I64(TILE_ROWS))
-                code.prefetch(code.at(code.at(ahead, row, w_stride), column, I64(64)))
+            fetched = code.at(ahead, loop.index, step)
+            for r, row in enumerate(rows):
+                # With a step of less than a line, each row comes to its next one at another time.
+                code.prefetch(b.add(b.add(row, fetched), I64(LINE_BYTES // TILE_ROWS * r)))
             element = b.mul(loop.index, I64(self.group))
             self._add(code, rows, xs, sums, element, element, self.group)
         count = self.group // 2
@@ -219,7 +222,7 @@ def any_dot_tile(
     out: int,
     out_stride: int,
     ahead: int,
-    ahead_lines: int,
+    ahead_step: int,
     begins: int,
     ends: int,
     carried: int,
@@ -233,8 +236,8 @@ def any_dot_tile(
             finite there. W is not read past its end.
         k: how long rows and vectors are.
         out: address; TILE_ROWS numbers are written for every vector.
-        ahead: address of rows of W to fetch, from the same column of TILE_ROWS of them.
-        ahead_lines: how many lines of the cache, for each group of elements that is taken.
+        ahead: what lies so many bytes behind each row is fetched,
+        ahead_step: so many bytes of it for each line of a row that is taken.
         begins: whether the sums begin here, or with what was left in `carried`.
         ends: whether they are complete and go to `out`, or to `carried`.
         carried: address of CARRIED_FLOATS fp32.
@@ -249,7 +252,7 @@ def any_dot_tile(
         out,
         out_stride,
         ahead,
-        ahead_lines,
+        ahead_step,
         begins,
         ends,
         carried,
