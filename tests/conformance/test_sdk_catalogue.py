@@ -60,7 +60,7 @@ def test_runs_and_sessions_are_listed(rest, trained, state):
     assert page.cursor.total_count >= len(page.training_runs)
     session_id = trained.model_id.partition(":")[0]
     assert trained.model_id in rest.get_session(session_id).result().training_run_ids
-    assert session_id in rest.list_sessions().result().sessions
+    assert session_id in rest.list_sessions(limit=1000).result().sessions
 
 
 def test_publish_ttl_and_delete_change_the_listed_checkpoint(rest, make_run):
