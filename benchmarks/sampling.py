@@ -123,11 +123,12 @@ def answers_of(side: Side) -> dict[str, list[int]]:
     return {number: ids for step in side.steps for number, ids in step["answers"].items()}
 
 
-def equal_share(ours: dict[str, list[int]], theirs: dict[str, list[int]]) -> float:
-    """Share of tokens that are the same at the same place, in the mails that both have."""
+def equal_share(ours: dict[str, list[int]], theirs: dict[str, list[int]]) -> float | None:
+    """Share of tokens that are the same at the same place, in the mails that both have; None
+    where they have none in common."""
     both = ours.keys() & theirs.keys()
     pairs = [pair for mail in both for pair in zip(ours[mail], theirs[mail], strict=True)]
-    return fmean(one == other for one, other in pairs)
+    return fmean(one == other for one, other in pairs) if pairs else None
 
 
 def mails_per_s_at(rate: float, spec: Spec, prompts: list[list[int]]) -> float:
