@@ -172,6 +172,8 @@ class Sampler:
         new_rows = np.arange(first_row, len(self._rows))
         for row in new_rows.tolist():
             sequence = self._rows.sequence(row)
+            if len(sequence.logprobs):  # it had been put back
+                continue
             self.counts.prompt_tokens += len(sequence.tokens)
             self.counts.cached_prompt_tokens += sequence.num_found
             if sequence.number == 0:

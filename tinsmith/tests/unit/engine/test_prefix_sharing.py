@@ -177,6 +177,10 @@ def test_sequences_that_had_to_make_room_answer_as_if_alone(
     found = drain(sampler)
 
     assert sampler.counts.put_back > 0
+    num_prompt_tokens = sum(len(one.prompt) * one.num_samples for one in samples.values())
+    assert sampler.counts.prompt_tokens == num_prompt_tokens
+    for name, sample in samples.items():
+        assert found[name].prompt_cache_hit_tokens < len(sample.prompt)
     for name, sample in samples.items():
         wanted = alone(tiny_qwen3, sample)
         assert_same(found[name], wanted)

@@ -4,14 +4,13 @@ their heads."""
 from __future__ import annotations
 
 import dataclasses
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import peft
 import pytest
 import torch
+from beside_peft import in_peft
 from tinsmith.domain.datum import Datum
 from tinsmith.domain.errors import InvalidInputError
 from tinsmith.domain.ops import ForwardBackward, LoraConfig
@@ -72,25 +71,7 @@ def reference(
     directory: Path, adapter: AdapterState, op: ForwardBackward, dtype: torch.dtype
 ) -> Reference:
     """Loss, logprobs and gradients of PEFT in float64; of PEFT's own bf16 if `dtype` is that."""
-    model = AutoModelForCausalLM.from_pretrained(
-        directory, dtype=dtype, attn_implementation="eager", experts_implementation="eager"
-    )
-    config = peft.LoraConfig(
-        r=adapter.layout.lora.rank,
-        lora_alpha=32,
-        target_modules=adapter.layout.peft_target_modules,
-        target_parameters=adapter.layout.peft_target_parameters,
-        task_type="CAUSAL_LM",
-    )
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*tie_word_embeddings.*")
-        # PEFT 0.21 asks transformers for a property by its old name.
-        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*")
-        wrapped = peft.get_peft_model(model, config)
-    if dtype == torch.float64:
-        wrapped = wrapped.double()
-    tensors = {name: torch.from_numpy(array) for name, array in adapter.to_arrays().items()}
-    peft.set_peft_model_state_dict(wrapped, tensors)
+    wrapped = in_peft(directory, adapter, dtype)
     loss, logprobs = torch.zeros((), dtype=torch.float64), []
     for datum in op.data:
         tokens = torch.from_numpy(datum.tokens.astype(np.int64))[None]
