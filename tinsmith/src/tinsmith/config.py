@@ -96,6 +96,33 @@ class Engine:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Recovery:
+    """How runs come back after a crash, and how far back one can go."""
+
+    max_replay_s: float = 60.0
+    """A run is written to disk so often that a restart has no more than this much of the engine's
+    time to repeat; 0: after each op."""
+    keep_snapshots: int = 2
+    """The newest ones of each run, whatever they take. At least 1."""
+    history_bytes: int = 512 * 2**20
+    """What older snapshots of a run, and the requests between them, may take: how far
+    `tinsmith runs fork` can go back. 0 keeps none."""
+    history_of_ended_runs_s: float = 7 * 86400.0
+    """How long the history of a run is kept when its session is over."""
+
+    def __post_init__(self) -> None:
+        if self.keep_snapshots < 1:
+            raise InvalidInputError(
+                f"setting recovery.keep_snapshots is {self.keep_snapshots}; the least is 1"
+            )
+        for name in ("max_replay_s", "history_bytes", "history_of_ended_runs_s"):
+            if getattr(self, name) < 0:
+                raise InvalidInputError(
+                    f"setting recovery.{name} is {getattr(self, name)}; the least is 0"
+                )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Service:
     """How long things are waited for and kept."""
 
@@ -134,6 +161,7 @@ class Config:
     limits: Limits = field(default_factory=Limits)
     engine: Engine = field(default_factory=Engine)
     service: Service = field(default_factory=Service)
+    recovery: Recovery = field(default_factory=Recovery)
 
     @classmethod
     def load(cls, path: Path | None) -> Config:

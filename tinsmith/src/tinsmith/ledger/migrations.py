@@ -16,7 +16,35 @@ def _sessions_have_projects(connection: Connection) -> None:
     connection.execute(text("ALTER TABLE sessions ADD COLUMN project_id TEXT"))
 
 
-MIGRATIONS: Sequence[Migration] = (_sessions_have_projects,)
+def _runs_can_be_replayed(connection: Connection) -> None:
+    for statement in (
+        "ALTER TABLE runs ADD COLUMN inexact TEXT",
+        "ALTER TABLE ops ADD COLUMN execution JSON",
+        """CREATE TABLE snapshots (
+            run_id TEXT NOT NULL REFERENCES runs (run_id), seq_id BIGINT NOT NULL,
+            num_steps BIGINT NOT NULL, created_at TIMESTAMP NOT NULL, size_bytes BIGINT NOT NULL,
+            file TEXT NOT NULL, digest TEXT NOT NULL, notes JSON NOT NULL,
+            PRIMARY KEY (run_id, seq_id))""",
+        """CREATE TABLE projects (
+            name TEXT NOT NULL PRIMARY KEY, created_at TIMESTAMP NOT NULL, weight FLOAT NOT NULL,
+            quotas JSON NOT NULL)""",
+        """CREATE TABLE api_keys (
+            key_id TEXT NOT NULL PRIMARY KEY, project TEXT NOT NULL REFERENCES projects (name),
+            role TEXT NOT NULL, label TEXT NOT NULL, digest BLOB NOT NULL UNIQUE,
+            created_at TIMESTAMP NOT NULL, expires_at TIMESTAMP, last_used_at TIMESTAMP,
+            revoked_at TIMESTAMP)""",
+        "CREATE INDEX ix_api_keys_project ON api_keys (project)",
+        """CREATE TABLE audit (
+            "row" INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT, at TIMESTAMP NOT NULL, project TEXT,
+            key_id TEXT, address TEXT, action TEXT NOT NULL, object TEXT,
+            status INTEGER NOT NULL)""",
+        "CREATE INDEX ix_audit_at ON audit (at)",
+        'CREATE INDEX audit_by_project ON audit (project, "row")',
+    ):
+        connection.execute(text(statement))
+
+
+MIGRATIONS: Sequence[Migration] = (_sessions_have_projects, _runs_can_be_replayed)
 """Entry n takes a ledger from version n + 1 to n + 2, in plain SQL of that time; it is never
 changed once it has been released. `schema` says what the last one leads to."""
 

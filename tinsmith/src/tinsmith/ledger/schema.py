@@ -14,6 +14,7 @@ from sqlalchemy import (
     Column,
     DateTime,
     Dialect,
+    Float,
     ForeignKey,
     Index,
     Integer,
@@ -92,6 +93,8 @@ runs = Table(
     Column("is_corrupted", Boolean, nullable=False),
     Column("is_ended", Boolean, nullable=False),
     Column("user_metadata", JSON, nullable=False),
+    # Why a replay of the run gave other bits than the first time; NULL: it never did.
+    Column("inexact", Text),
     Index("runs_by_owner", "owner", "last_request_at"),
 )
 
@@ -120,6 +123,8 @@ ops = Table(
     Column("appended_at", UtcDateTime, nullable=False),
     Column("settled_at", UtcDateTime),
     Column("is_failed", Boolean),
+    # How the engine executed it and what is to be compared when it is replayed: see `entries`.
+    Column("execution", JSON(none_as_null=True)),
     # The big ones last: a row's small columns are then read without them.
     Column("payload", LargeBinary),
     Column("outcome", LargeBinary),
@@ -165,4 +170,59 @@ leases = Table(
     Column("epoch", BigInteger, nullable=False),
     Column("holder", Text, nullable=False),
     Column("acquired_at", UtcDateTime, nullable=False),
+)
+
+# Where recovery starts from: a run's whole state, gradient included, after the op `seq_id`.
+snapshots = Table(
+    "snapshots",
+    METADATA,
+    Column("run_id", Text, ForeignKey("runs.run_id"), primary_key=True),
+    Column("seq_id", BigInteger, primary_key=True),
+    Column("num_steps", BigInteger, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("file", Text, nullable=False),
+    Column("digest", Text, nullable=False),
+    Column("notes", JSON, nullable=False),
+)
+
+# What owns sessions, runs, samplers and checkpoints: their `owner` is a project's name.
+projects = Table(
+    "projects",
+    METADATA,
+    Column("name", Text, primary_key=True),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("weight", Float, nullable=False),
+    # Its quotas, by the names of config.Quotas; what is absent takes the server's setting.
+    Column("quotas", JSON, nullable=False),
+)
+
+api_keys = Table(
+    "api_keys",
+    METADATA,
+    Column("key_id", Text, primary_key=True),
+    Column("project", Text, ForeignKey("projects.name"), nullable=False, index=True),
+    Column("role", Text, nullable=False),
+    Column("label", Text, nullable=False),
+    Column("digest", LargeBinary, nullable=False, unique=True),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("expires_at", UtcDateTime),
+    Column("last_used_at", UtcDateTime),
+    Column("revoked_at", UtcDateTime),
+)
+
+# Who did what: one row for each request that changed something or was turned away.
+audit = Table(
+    "audit",
+    METADATA,
+    Column("row", BigInteger().with_variant(Integer, "sqlite"), primary_key=True),
+    Column("at", UtcDateTime, nullable=False, index=True),
+    Column("project", Text),
+    Column("key_id", Text),
+    Column("address", Text),
+    Column("action", Text, nullable=False),
+    Column("object", Text),
+    Column("status", Integer, nullable=False),
+    Index("audit_by_project", "project", "row"),
+    sqlite_autoincrement=True,
 )
