@@ -10,6 +10,8 @@ from typing import Any
 
 import click
 
+from tinsmith.commands.checkpoints import checkpoints
+from tinsmith.commands.options import config_option, home_option, json_option
 from tinsmith.config import DTYPES, QUANTIZATIONS, Config
 from tinsmith.domain.errors import TinsmithError
 from tinsmith.telemetry import log_to_stderr
@@ -25,18 +27,13 @@ class _CleanErrors(click.Group):
             raise click.ClickException(str(error)) from error
 
 
-home_option = click.option(
-    "--home", type=click.Path(path_type=Path, file_okay=False), help="Ledger and checkpoints."
-)
-config_option = click.option(
-    "--config", "config_file", type=click.Path(path_type=Path), help="A TOML file of settings."
-)
-
-
 @click.group(cls=_CleanErrors, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="tinsmith")
 def main() -> None:
     """An open, self-hosted server for the Tinker API."""
+
+
+main.add_command(checkpoints)
 
 
 @main.command()
@@ -121,54 +118,6 @@ def engine(spec: str) -> None:
     sys.exit(run_engine(model, home, settings))
 
 
-@main.group()
-def checkpoints() -> None:
-    """What the server has saved."""
-
-
-@checkpoints.command("import")
-@click.argument("source", metavar="FOLDER_OR_TAR", type=click.Path(path_type=Path, exists=True))
-@click.option("--name", help="Of the checkpoint. Default: its old one, or that of the folder.")
-@click.option(
-    "--model",
-    metavar="ID_OR_DIR",
-    help="The adapter's base model, as for serve. Default: the one that it names.",
-)
-@home_option
-@config_option
-@click.option("--json", "as_json", is_flag=True, help="One JSON document.")
-def import_(
-    source: Path,
-    name: str | None,
-    model: str | None,
-    home: Path | None,
-    config_file: Path | None,
-    as_json: bool,
-) -> None:
-    """Bring a downloaded checkpoint back, or a PEFT adapter in, to train on from it.
-
-    A server may be running on the home folder or not. A training checkpoint that was downloaded as
-    a tar.gz goes on exactly where it was, optimizer and all. A PEFT adapter starts with a fresh
-    optimizer; whatever its lora_alpha, it computes the same as before.
-    """
-    from tinsmith.engine.checkpoint_import import import_checkpoint
-    from tinsmith.service.access import LOCAL_OWNER
-
-    config = Config.load(config_file)
-    imported = import_checkpoint(
-        home or config.home, source, owner=LOCAL_OWNER, name=name, model=model
-    )
-    if as_json:
-        click.echo(json.dumps(imported.to_json(), indent=2))
-    else:
-        with_what = "with" if imported.with_optimizer else "without"
-        click.echo(imported.address)
-        click.echo(
-            f"rank {imported.lora.rank} on {imported.base_model}, {with_what} optimizer state",
-            err=True,
-        )
-
-
 @main.command()
 @home_option
 @click.option(
@@ -180,7 +129,7 @@ def import_(
     "--model", metavar="ID_OR_DIR", help="The model for --quantize. Default: the built-in one."
 )
 @config_option
-@click.option("--json", "as_json", is_flag=True, help="One JSON document.")
+@json_option
 def doctor(
     home: Path | None,
     quantize: str | None,
