@@ -9,13 +9,18 @@ from datetime import datetime
 from tinsmith.domain.addresses import CheckpointAddress
 from tinsmith.domain.model_limits import ModelLimits
 from tinsmith.domain.ops import LoraConfig
+from tinsmith.domain.projects import Role
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asks: the owner of what is created, and the only one who sees it."""
+    """Who asks, and for which project."""
 
     owner: str
+    """The project: it owns what is created, and nobody else sees it."""
+    role: Role = Role.OWNER
+    key_id: str | None = None
+    """Of the API key; None for the local user of a server without keys."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,11 +8,12 @@ from tinsmith.ledger.checkpoint_ledger import CheckpointLedger
 from tinsmith.ledger.database import open_engine, path_of
 from tinsmith.ledger.migrations import bring_up_to_date
 from tinsmith.ledger.op_ledger import OpLedger
+from tinsmith.ledger.project_ledger import ProjectLedger
 from tinsmith.ledger.run_ledger import RunLedger
 from tinsmith.ledger.session_ledger import SessionLedger
 
 
-class Ledger(SessionLedger, OpLedger, RunLedger, CheckpointLedger):
+class Ledger(SessionLedger, OpLedger, RunLedger, CheckpointLedger, ProjectLedger):
     """One open ledger. Every method may be called from any thread; when one that writes returns,
     what it wrote is on disk. Several processes may have the same ledger open.
 
