@@ -5,7 +5,8 @@ TinsmithError
     InvalidInputError    a value is out of range, misshapen or unknown
     NotFoundError        no such thing, or not yours
     SequenceReusedError  the place in the sequence holds different work
-    AccessError          no key, or a key that does not open this
+    AccessError          no key, or one that opens nothing here
+    ForbiddenError       the key's role may not do this
   ServiceError         ours; sending it again may help
     BusyError            the backlog is full
     StorageError         a disk or database refused
@@ -31,7 +32,11 @@ class NotFoundError(UserError):
 
 
 class AccessError(UserError):
-    """No API key, or one that does not open this."""
+    """No API key, or one that opens nothing here."""
+
+
+class ForbiddenError(UserError):
+    """A good key, whose role may not do this."""
 
 
 class SequenceReusedError(UserError):

@@ -38,9 +38,11 @@ class Project:
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
-    """What is kept of a key besides its digest; the key itself is kept nowhere."""
+    """What is kept of a key; the key itself is kept nowhere."""
 
     key_id: str
+    digest: bytes = field(repr=False)
+    """SHA-256 of its text."""
     project: str
     role: Role
     label: str

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tinsmith.ledger.audit_ledger import AuditLedger
 from tinsmith.ledger.checkpoint_ledger import CheckpointLedger
 from tinsmith.ledger.database import open_engine, path_of
 from tinsmith.ledger.migrations import bring_up_to_date
@@ -13,7 +14,7 @@ from tinsmith.ledger.run_ledger import RunLedger
 from tinsmith.ledger.session_ledger import SessionLedger
 
 
-class Ledger(SessionLedger, OpLedger, RunLedger, CheckpointLedger, ProjectLedger):
+class Ledger(SessionLedger, OpLedger, RunLedger, CheckpointLedger, ProjectLedger, AuditLedger):
     """One open ledger. Every method may be called from any thread; when one that writes returns,
     what it wrote is on disk. Several processes may have the same ledger open.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
@@ -11,6 +12,7 @@ from sqlalchemy import Connection, Engine
 
 from tinsmith.ledger.database import storage_errors
 from tinsmith.ledger.writer import Writer
+from tinsmith.telemetry import failure
 
 _T = TypeVar("_T")
 
@@ -32,6 +34,10 @@ class LedgerFile:
     def _write(self, function: Callable[[Connection], _T]) -> _T:
         return self._writer.write(function)
 
+    def _write_later(self, function: Callable[[Connection], object]) -> None:
+        """As `_write`, without waiting; if the disk or the database refuses, the log says so."""
+        self._writer.submit(function).add_done_callback(_log_if_failed)
+
     @contextmanager
     def _read(self) -> Iterator[Connection]:
         """A transaction that sees one moment of the ledger throughout."""
@@ -45,3 +51,9 @@ class LedgerFile:
             num_dropped += num_now
             if num_now < limit:
                 return num_dropped
+
+
+def _log_if_failed(written: Future[object]) -> None:
+    error = written.exception()
+    if error is not None:
+        failure("write_failed", error)

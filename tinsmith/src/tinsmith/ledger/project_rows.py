@@ -13,7 +13,7 @@ from tinsmith.ledger.schema import api_keys, projects
 
 # Looked up for many requests; building a statement costs more than executing it.
 _FIND_PROJECT = select(projects).where(projects.c.name == bindparam("wanted"))
-_FIND_KEY = select(api_keys).where(api_keys.c.digest == bindparam("wanted"))
+_FIND_KEY = select(api_keys).where(api_keys.c.key_id == bindparam("wanted"))
 
 
 def create_project(connection: Connection, name: str) -> Project:
@@ -60,7 +60,7 @@ def list_projects(connection: Connection) -> list[Project]:
     return [_project(row) for row in connection.execute(select(projects).order_by(projects.c.name))]
 
 
-def create_key(connection: Connection, key: ApiKey, digest: bytes) -> None:
+def create_key(connection: Connection, key: ApiKey) -> None:
     create_project(connection, key.project)
     connection.execute(
         insert(api_keys).values(
@@ -68,20 +68,15 @@ def create_key(connection: Connection, key: ApiKey, digest: bytes) -> None:
             project=key.project,
             role=key.role.value,
             label=key.label,
-            digest=digest,
+            digest=key.digest,
             created_at=key.created_at,
             expires_at=key.expires_at,
         )
     )
 
 
-def find_key(connection: Connection, digest: bytes) -> ApiKey | None:
-    row = connection.execute(_FIND_KEY, {"wanted": digest}).one_or_none()
-    return None if row is None else _key(row)
-
-
-def find_key_by_id(connection: Connection, key_id: str) -> ApiKey | None:
-    row = connection.execute(select(api_keys).where(api_keys.c.key_id == key_id)).one_or_none()
+def find_key(connection: Connection, key_id: str) -> ApiKey | None:
+    row = connection.execute(_FIND_KEY, {"wanted": key_id}).one_or_none()
     return None if row is None else _key(row)
 
 
@@ -113,6 +108,7 @@ def _project(row: Row[Any]) -> Project:
 def _key(row: Row[Any]) -> ApiKey:
     return ApiKey(
         key_id=row.key_id,
+        digest=row.digest,
         project=row.project,
         role=Role(row.role),
         label=row.label,

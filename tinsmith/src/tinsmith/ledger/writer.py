@@ -44,12 +44,16 @@ class Writer:
             whatever the function raises.
             StorageError: the database refused, or the ledger is closed; nothing was kept.
         """
+        return self.submit(function).result()
+
+    def submit(self, function: Callable[[Connection], _T]) -> Future[_T]:
+        """As `write`, without waiting for it."""
         waiting: Future[_T] = Future()
         with self._closing:
             if self._is_closed:
                 raise StorageError("the ledger is closed: the server is stopping; try again later")
             self._queue.put((function, waiting))
-        return waiting.result()
+        return waiting
 
     def close(self) -> None:
         """Finish what has been asked for, then end the thread."""

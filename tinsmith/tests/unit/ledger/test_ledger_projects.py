@@ -1,28 +1,29 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 
 import pytest
-from tinsmith.domain.errors import InvalidInputError
+from tinsmith.domain.audit import AuditEntry
+from tinsmith.domain.errors import InvalidInputError, StorageError
 from tinsmith.domain.projects import ApiKey, Role, check_project_name
 from tinsmith.ledger.ledger import Ledger
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
-KEY = ApiKey("k1", "anna", Role.MEMBER, "laptop", NOW)
+KEY = ApiKey("k1", sha256(b"a").digest(), "anna", Role.MEMBER, "laptop", NOW)
+OTHER = replace(KEY, key_id="k2", digest=sha256(b"b").digest(), project="boris")
 
 
-def digest(text: str) -> bytes:
-    return sha256(text.encode()).digest()
+def noted(action: str) -> AuditEntry:
+    return AuditEntry(NOW, "anna", None, "here", action, None, 200)
 
 
 @pytest.fixture
-def keyed(ledger: Ledger) -> Iterator[Ledger]:
-    ledger.create_key(KEY, digest("a"))
-    ledger.create_key(replace(KEY, key_id="k2", project="boris"), digest("b"))
-    yield ledger
+def keyed(ledger: Ledger) -> Ledger:
+    for key in (KEY, OTHER):
+        ledger.create_key(key, noted("key_create"))
+    return ledger
 
 
 def test_a_project_is_made_once(ledger: Ledger):
@@ -49,9 +50,9 @@ def test_projects_are_listed_by_name(ledger: Ledger):
     assert [project.name for project in ledger.projects()] == ["anna", "boris"]
 
 
-def test_a_key_is_found_by_its_digest_and_brings_its_project(keyed: Ledger):
-    assert keyed.api_key(digest("a")) == KEY == keyed.api_key_by_id("k1")
-    assert keyed.api_key(digest("c")) is keyed.api_key_by_id("k3") is None
+def test_a_key_is_found_and_brings_its_project(keyed: Ledger):
+    assert keyed.api_key("k1") == KEY
+    assert keyed.api_key("k3") is None
     assert keyed.project("anna") is not None
 
 
@@ -61,11 +62,11 @@ def test_keys_are_listed_in_all_and_by_project(keyed: Ledger):
 
 
 def test_a_revoked_key_stays_on_record(keyed: Ledger):
-    assert keyed.revoke_key("k1")
-    assert not keyed.revoke_key("k1")
-    assert not keyed.revoke_key("k3")
+    assert keyed.revoke_key("k1", noted("key_revoke"))
+    assert not keyed.revoke_key("k1", noted("key_revoke"))
+    assert not keyed.revoke_key("k3", noted("key_revoke"))
 
-    found = keyed.api_key(digest("a"))
+    found = keyed.api_key("k1")
     assert found is not None
     assert found.revoked_at is not None
     assert not found.is_good_at(datetime.now(UTC))
@@ -76,11 +77,26 @@ def test_there_are_no_keys_at_first(ledger: Ledger):
     assert not ledger.has_keys()
 
 
+def test_what_changes_keys_and_projects_is_in_the_audit_log(keyed: Ledger):
+    keyed.revoke_key("k1", noted("key_revoke"))
+    keyed.revoke_key("k1", noted("key_revoke"))
+    keyed.change_project("anna", weight=2.0, noted=noted("project_change"))
+
+    actions = [entry.action for entry in keyed.audit(limit=10)]
+    assert actions == ["key_create", "key_create", "key_revoke", "project_change"]
+
+
+def test_a_digest_cannot_belong_to_two_keys(keyed: Ledger):
+    with pytest.raises(StorageError, match="digest"):
+        keyed.create_key(replace(KEY, key_id="k3"), noted("key_create"))
+
+
 def test_the_last_use_is_noted(keyed: Ledger):
     later = NOW + timedelta(hours=1)
     keyed.touch_key("k1", later)
+    keyed.create_project("x")  # behind it in the queue of writes
 
-    found = keyed.api_key_by_id("k1")
+    found = keyed.api_key("k1")
     assert found is not None
     assert found.last_used_at == later
 
