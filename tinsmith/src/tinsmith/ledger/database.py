@@ -1,113 +1,60 @@
-"""A SQLite file that survives power cuts, opened by several threads and processes at once."""
+"""Where a ledger can live, and what differs between those places."""
 
 from __future__ import annotations
 
-import os
-import sqlite3
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Protocol
 
-from sqlalchemy import Connection, Engine, create_engine, event, exc
+from sqlalchemy import Connection, Engine
 
 from tinsmith.domain.errors import StorageError
-
-BUSY_TIMEOUT_MS = 30_000
-"""How long a write waits for another process's."""
+from tinsmith.ledger.sqlite import SqliteFile
 
 
-def path_of(url_or_path: str | Path) -> Path:
-    """The file meant by a path or a sqlite:/// URL.
+class Database(Protocol):
+    """Statements are the same for all; opening, waiting and complaining are not."""
+
+    def open(self) -> tuple[Engine, Engine]:
+        """Connections whose transactions read, and connections whose transactions write.
+
+        One that reads sees one moment of the ledger throughout. One that writes waits at its
+        beginning until no other process writes: what it reads holds until it commits, and what
+        commits later has the greater row numbers. A commit that has returned outlasts a power cut.
+
+        Raises:
+            StorageError: see `errors`.
+        """
+        ...
+
+    def errors(self) -> AbstractContextManager[None]:
+        """Turns what the database complains of into a StorageError that says what to do."""
+        ...
+
+    def has_ended(self, connection: Connection) -> bool:
+        """Whether the database has given up the connection's transaction, by itself."""
+        ...
+
+
+def database_of(url_or_path: str | Path) -> Database:
+    """The place meant by a path, or by a sqlite:/// or postgresql:// URL.
 
     Raises:
-        StorageError: another kind of database, or one that lives in memory.
+        StorageError: another kind of database, one that lives in memory, or no URL of its kind.
+        InvalidInputError: the driver is not installed.
     """
     text = str(url_or_path)
-    if "://" not in text:
-        return Path(url_or_path)
-    scheme, _, rest = text.partition(":///")
-    if scheme != "sqlite" or rest in ("", ":memory:"):
-        raise StorageError(
-            f"{text!r} is no ledger that can be opened; use a file or sqlite:///FILE"
+    scheme, separator, rest = text.partition("://")
+    if not separator:
+        return SqliteFile(Path(url_or_path))
+    if scheme in ("postgresql", "postgres"):
+        from tinsmith.ledger.postgresql import PostgresqlDatabase
+
+        return PostgresqlDatabase(text)
+    path = rest.removeprefix("/")
+    if scheme != "sqlite" or not rest.startswith("/") or path in ("", ":memory:"):
+        raise StorageError(  # a foreign URL may hold a password: only its scheme is told
+            f"a ledger cannot live at this {scheme}:// URL; use a file, sqlite:///FILE or "
+            "postgresql://USER@HOST/NAME"
         )
-    return Path(rest)
-
-
-def open_engine(path: Path) -> Engine:
-    """Connections to the file, which is made, readable by its owner only, if it is not there."""
-    with storage_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with suppress(FileExistsError):
-            # Prompts are private; the files that SQLite makes beside this one take its mode.
-            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
-    engine = create_engine(f"sqlite:///{path}", pool_size=8, max_overflow=-1)
-    event.listen(engine, "connect", prepare)
-    event.listen(engine, "begin", _begin)
-    return engine
-
-
-@contextmanager
-def storage_errors(path: Path) -> Iterator[None]:
-    """Turn what disk and database complain of into a StorageError that says what to do."""
-    try:
-        yield
-    except exc.DBAPIError as error:
-        original = error.orig if error.orig is not None else error
-        raise StorageError(_advice(path, original)) from error
-    except (sqlite3.Error, OSError) as error:
-        raise StorageError(_advice(path, error)) from error
-
-
-def prepare(connection: sqlite3.Connection, _record: object = None) -> None:
-    """Set a new connection up: it waits for others' writes, and a power cut loses no commit."""
-    # The driver must not begin transactions by itself: it would begin them too late.
-    connection.isolation_level = None
-    connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}").close()
-    _keep_a_write_ahead_log(connection)
-    for pragma in ("synchronous = FULL", "foreign_keys = ON"):
-        connection.execute(f"PRAGMA {pragma}").close()
-
-
-def _keep_a_write_ahead_log(connection: sqlite3.Connection) -> None:
-    # The file remembers it, so only openings of a new file can meet here; but then SQLite fails at
-    # once instead of waiting, because each would wait for the other's read lock.
-    give_up = time.monotonic() + BUSY_TIMEOUT_MS / 1000
-    while True:
-        try:
-            connection.execute("PRAGMA journal_mode = WAL").close()
-            return
-        except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > give_up:
-                raise
-            time.sleep(0.01)
-
-
-def _begin(connection: Connection) -> None:
-    # A transaction that first reads and then writes can fail in WAL mode for what another has
-    # written in between; taking the write lock at once can only wait.
-    writes = connection.get_execution_options().get("writes", False)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
-
-
-def _advice(path: Path, error: BaseException) -> str:
-    text = str(error)
-    kept = "nothing of this request was kept"
-    if "disk is full" in text or "No space left" in text:
-        return f"the disk that holds {path.name} is full: free some space and repeat; {kept}"
-    if "locked" in text or "busy" in text:
-        return (
-            f"{path.name} stayed locked for {BUSY_TIMEOUT_MS // 1000} s: another process holds it "
-            f"(a backup or a database tool?); end that and repeat; {kept}"
-        )
-    if "readonly" in text or isinstance(error, PermissionError):
-        return (
-            f"{path.name} cannot be written: make it and its folder writable for the user who "
-            f"runs the server; {kept}"
-        )
-    if "malformed" in text or "not a database" in text:
-        return (
-            f"{path.name} is damaged or no ledger ({text}): restore a backup, or start with "
-            "another --home"
-        )
-    return f"{path.name} cannot be used ({text}): check the disk and repeat; {kept}"
+    return SqliteFile(Path(path))

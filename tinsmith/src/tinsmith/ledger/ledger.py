@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tinsmith.ledger.audit_ledger import AuditLedger
 from tinsmith.ledger.checkpoint_ledger import CheckpointLedger
-from tinsmith.ledger.database import open_engine, path_of
+from tinsmith.ledger.database import database_of
 from tinsmith.ledger.migrations import bring_up_to_date
 from tinsmith.ledger.op_ledger import OpLedger
 from tinsmith.ledger.project_ledger import ProjectLedger
@@ -24,14 +24,14 @@ class Ledger(SessionLedger, OpLedger, RunLedger, CheckpointLedger, ProjectLedger
 
     @classmethod
     def open(cls, url_or_path: str | Path) -> Ledger:
-        """Open the ledger in this SQLite file (or sqlite:/// URL), made or migrated as needed.
+        """Open the ledger in this SQLite file, or at this sqlite:/// or postgresql:// URL, made
+        or migrated as needed.
 
         Raises:
             StorageError: it cannot be opened, or a newer tinsmith wrote it.
+            InvalidInputError: PostgreSQL's driver is not installed.
         """
-        path = path_of(url_or_path)
-        engine = open_engine(path)
-        ledger = cls(engine, path)
+        ledger = cls(database_of(url_or_path))
         try:
             ledger._write(bring_up_to_date)
         except BaseException:

@@ -1,16 +1,15 @@
-"""The file below the ledger: who writes waits his turn, who reads does not."""
+"""The database below the ledger: who writes waits his turn, who reads does not."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TypeVar
 
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection
 
-from tinsmith.ledger.database import storage_errors
+from tinsmith.ledger.database import Database
 from tinsmith.ledger.writer import Writer
 from tinsmith.telemetry import failure
 
@@ -18,16 +17,16 @@ _T = TypeVar("_T")
 
 
 class LedgerFile:
-    """An open file. What a ledger can do with it is added by topic."""
+    """An open database. What a ledger can do with it is added by topic."""
 
-    def __init__(self, engine: Engine, path: Path) -> None:
+    def __init__(self, database: Database) -> None:
         """Use `Ledger.open`."""
-        self._engine = engine
-        self._path = path
-        self._writer = Writer(engine, path)
+        self._database = database
+        self._engine, writing = database.open()
+        self._writer = Writer(writing, database)
 
     def close(self) -> None:
-        """Finish the writes that are under way and let go of the file."""
+        """Finish the writes that are under way and let go of the database."""
         self._writer.close()
         self._engine.dispose()
 
@@ -41,7 +40,7 @@ class LedgerFile:
     @contextmanager
     def _read(self) -> Iterator[Connection]:
         """A transaction that sees one moment of the ledger throughout."""
-        with storage_errors(self._path), self._engine.connect() as connection, connection.begin():
+        with self._database.errors(), self._engine.connect() as connection, connection.begin():
             yield connection
 
     def _repeatedly(self, limit: int, drop: Callable[[Connection, int], int]) -> int:

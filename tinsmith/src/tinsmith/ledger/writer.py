@@ -7,13 +7,12 @@ import queue
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
-from pathlib import Path
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine
 
 from tinsmith.domain.errors import StorageError
-from tinsmith.ledger.database import storage_errors
+from tinsmith.ledger.database import Database
 
 _T = TypeVar("_T")
 _Write = tuple[Callable[[Connection], Any], "Future[Any]"]
@@ -25,9 +24,9 @@ MAX_GROUP = 256
 class Writer:
     """A thread that executes the writes of this process, in the order in which they came."""
 
-    def __init__(self, engine: Engine, path: Path) -> None:
-        self._engine = engine.execution_options(writes=True)
-        self._path = path
+    def __init__(self, engine: Engine, database: Database) -> None:
+        self._engine = engine
+        self._database = database
         self._queue: queue.SimpleQueue[_Write | None] = queue.SimpleQueue()
         self._closing = threading.Lock()
         self._is_closed = False
@@ -81,17 +80,19 @@ class Writer:
         answers: list[tuple[Future[Any], Any, BaseException | None]] = []
         try:
             with (
-                storage_errors(self._path),
+                self._database.errors(),
                 self._engine.connect() as connection,
                 connection.begin(),
             ):
                 for function, waiting in group:
                     savepoint = connection.begin_nested()
                     try:
-                        with storage_errors(self._path):
+                        with self._database.errors():
                             answer = function(connection)
                     except Exception as error:
-                        if _has_ended(connection):  # the database gave up the whole group
+                        if self._database.has_ended(
+                            connection
+                        ):  # the database gave up the whole group
                             raise
                         savepoint.rollback()
                         answers.append((waiting, None, error))
@@ -107,7 +108,3 @@ class Writer:
                 waiting.set_result(answer)
             else:
                 waiting.set_exception(error)
-
-
-def _has_ended(connection: Connection) -> bool:
-    return not connection.connection.dbapi_connection.in_transaction  # type: ignore[union-attr]

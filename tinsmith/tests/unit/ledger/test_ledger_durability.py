@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
 import sqlite3
 import stat
@@ -19,7 +18,7 @@ from tinsmith.domain.errors import StorageError
 from tinsmith.domain.ops import AdamParams, OptimStep
 from tinsmith.domain.outcomes import StepDone, Succeeded
 from tinsmith.domain.records import Run
-from tinsmith.ledger import database
+from tinsmith.ledger import sqlite
 from tinsmith.ledger.ledger import Ledger
 from tinsmith.ledger.migrations import MIGRATIONS, bring_up_to_date
 
@@ -188,7 +187,7 @@ def test_a_full_disk_is_told_and_nothing_half_done_stays(ledger: Ledger, run: Ru
 
 def test_a_lock_that_somebody_keeps_is_told(ledger_file: Path, monkeypatch: pytest.MonkeyPatch):
     Ledger.open(ledger_file).close()
-    monkeypatch.setattr(database, "BUSY_TIMEOUT_MS", 100)
+    monkeypatch.setattr(sqlite, "BUSY_TIMEOUT_MS", 100)
     ledger = Ledger.open(ledger_file)
     other = sqlite3.connect(ledger_file, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
@@ -229,9 +228,9 @@ def test_a_ledger_opens_by_url_and_finds_what_was_there(ledger_file: Path):
     again.close()
 
 
-@pytest.mark.parametrize("url", ["sqlite:///:memory:", "postgresql://host/db", "sqlite:///"])
+@pytest.mark.parametrize("url", ["sqlite:///:memory:", "mysql://host/db", "sqlite:///"])
 def test_what_cannot_be_a_ledger_is_refused_by_name(url: str):
-    with pytest.raises(StorageError, match=re.escape(url)):
+    with pytest.raises(StorageError, match=url.partition("/")[0]):
         Ledger.open(url)
 
 
@@ -319,7 +318,7 @@ def test_first_connections_to_a_new_file_wait_for_each_other(tmp_path: Path):
     def connect(path: Path) -> None:
         connection = sqlite3.connect(path)
         at_once.wait()
-        database.prepare(connection)
+        sqlite.prepare(connection)
         connection.close()
 
     with ThreadPoolExecutor(8) as pool:
