@@ -67,7 +67,7 @@ class _Server:
         self._config = config
         self._as_json = as_json
         self._listening = listening
-        self._ledger = Ledger.open(config.home / "ledger.db")
+        self._ledger = Ledger.open(config.ledger)
         store = CheckpointStore(config.home / "checkpoints")
         store.sweep(lambda address: self._ledger.checkpoint(address) is not None)
         self._service = Service.build(

@@ -14,6 +14,8 @@ import platformdirs
 from tinsmith.domain.errors import InvalidInputError
 
 _T = TypeVar("_T")
+DATABASE_VARIABLE = "TINSMITH_DATABASE"
+"""Carries `database` past the command line, which every user of the machine can read."""
 DTYPES = ("auto", "float32", "bfloat16")
 QUANTIZATIONS = ("8bit", "4bit")
 _ORIGIN = re.compile(r"https?://(\[[0-9a-f:]+\]|[\w.-]+)(:\d+)?", re.ASCII)
@@ -152,6 +154,9 @@ class Service:
 class Config:
     home: Path = field(default_factory=lambda: Path(platformdirs.user_data_dir("tinsmith")))
     """Ledger, checkpoints and secrets."""
+    database: str = field(default="", repr=False)
+    """Where the ledger is kept instead of the home folder: postgresql://USER@HOST/NAME, which
+    needs the extra tinsmith[postgresql]. Empty: in a SQLite file in the home folder."""
     host: str = "127.0.0.1"
     """Address to listen on; without API keys only a loopback one."""
     port: int = 8765
@@ -162,6 +167,11 @@ class Config:
     engine: Engine = field(default_factory=Engine)
     service: Service = field(default_factory=Service)
     recovery: Recovery = field(default_factory=Recovery)
+
+    @property
+    def ledger(self) -> str | Path:
+        """What `Ledger.open` takes."""
+        return self.database or self.home / "ledger.db"
 
     @classmethod
     def load(cls, path: Path | None) -> Config:

@@ -18,7 +18,7 @@ from multiprocessing import AuthenticationError
 from pathlib import Path
 from typing import Any
 
-from tinsmith.config import Config
+from tinsmith.config import DATABASE_VARIABLE, Config
 from tinsmith.domain.engine_report import EngineReport, EngineState
 from tinsmith.domain.records import ServedModel
 from tinsmith.ledger.bell import Bell, BellListener
@@ -130,7 +130,11 @@ class EngineProcess:
             "home": str(self._config.home.resolve()),
             "engine": asdict(self._config.engine),
         }
-        environment = {**os.environ, "TINSMITH_BELL": f"{listener.port}:{listener.key}"}
+        environment = {
+            **os.environ,
+            "TINSMITH_BELL": f"{listener.port}:{listener.key}",
+            DATABASE_VARIABLE: self._config.database,
+        }
         self._child = subprocess.Popen(
             [sys.executable, "-m", "tinsmith.cli", "engine", json.dumps(spec)],
             env=environment,

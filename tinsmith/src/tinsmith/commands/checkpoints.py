@@ -7,8 +7,13 @@ from pathlib import Path
 
 import click
 
-from tinsmith.commands.options import config_option, home_option, json_option
-from tinsmith.config import Config
+from tinsmith.commands.options import (
+    config_option,
+    configured,
+    database_option,
+    home_option,
+    json_option,
+)
 
 
 @click.group()
@@ -25,6 +30,7 @@ def checkpoints() -> None:
     help="The adapter's base model, as for serve. Default: the one that it names.",
 )
 @home_option
+@database_option
 @config_option
 @json_option
 def import_(
@@ -32,6 +38,7 @@ def import_(
     name: str | None,
     model: str | None,
     home: Path | None,
+    database: str | None,
     config_file: Path | None,
     as_json: bool,
 ) -> None:
@@ -44,10 +51,8 @@ def import_(
     from tinsmith.engine.checkpoint_import import import_checkpoint
     from tinsmith.service.access import LOCAL_OWNER
 
-    config = Config.load(config_file)
-    imported = import_checkpoint(
-        home or config.home, source, owner=LOCAL_OWNER, name=name, model=model
-    )
+    config = configured(config_file, home, database)
+    imported = import_checkpoint(config, source, owner=LOCAL_OWNER, name=name, model=model)
     if as_json:
         click.echo(json.dumps(imported.to_json(), indent=2))
     else:

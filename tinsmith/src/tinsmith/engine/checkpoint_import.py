@@ -20,6 +20,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from tinsmith.base_models import resolve
 from tinsmith.checkpoints.bundles import Bundle, read_bundle
 from tinsmith.checkpoints.store import ADAPTER_WEIGHTS, OPTIMIZER, CheckpointStore
+from tinsmith.config import Config
 from tinsmith.domain.addresses import CheckpointAddress, CheckpointKind, check_name
 from tinsmith.domain.adopted_runs import IMPORTED, ended_run
 from tinsmith.domain.errors import InvalidInputError
@@ -69,7 +70,7 @@ class _Material:
 
 
 def import_checkpoint(
-    home: Path, source: Path, *, owner: str, name: str | None = None, model: str | None = None
+    config: Config, source: Path, *, owner: str, name: str | None = None, model: str | None = None
 ) -> Imported:
     """Enter an adapter as a training checkpoint.
 
@@ -92,7 +93,7 @@ def import_checkpoint(
     run, address = ended_run(
         owner, material.base_model, material.lora, CheckpointKind.TRAINING, chosen
     )
-    store = CheckpointStore(home / "checkpoints")
+    store = CheckpointStore(config.home / "checkpoints")
     with store.unswept():
         written = store.write(
             address,
@@ -117,7 +118,7 @@ def import_checkpoint(
             digest=written.digest,
         )
         try:
-            ledger = Ledger.open(home / "ledger.db")
+            ledger = Ledger.open(config.ledger)
             try:
                 ledger.adopt(run, row, how=IMPORTED)
             finally:

@@ -13,6 +13,7 @@ import torch
 from transformers import AutoTokenizer
 
 from tinsmith.checkpoints.store import CheckpointStore
+from tinsmith.config import DATABASE_VARIABLE
 from tinsmith.config import Engine as EngineSettings
 from tinsmith.domain.errors import TinsmithError
 from tinsmith.domain.records import ServedModel
@@ -53,7 +54,7 @@ def run_engine(served: ServedModel, home: Path, settings: dict[str, Any]) -> int
         return 1
     trim_heap()
     threads = _threads(options.num_threads, num_parameters)
-    ledger = Ledger.open(home / "ledger.db")
+    ledger = Ledger.open(os.environ.pop(DATABASE_VARIABLE, "") or home / "ledger.db")
     bell = Bell.connect(int(port), key)
     epoch = ledger.acquire_lease(served.name, f"pid {os.getpid()}")
     residency = Residency.planned(base_model, home / "aside" / file_name(served.name), options)
