@@ -65,11 +65,14 @@ def settings_page() -> str:
     from mailroom.training.plan import PRESETS
 
     server = tinsmith.config
-    sections = [
-        f"### `[{field.name}]`\n\n{_doc(getattr(server, field.type))}\n\n"
-        + _table(getattr(server, field.type), server, prefix=f"{field.name}.")
+    tables = {
+        field.name: getattr(server, field.type)
         for field in dataclasses.fields(server.Config)
-        if field.type in ("Limits", "Engine", "Service")
+        if dataclasses.is_dataclass(getattr(server, field.type, None))
+    }
+    sections = [
+        f"### `[{name}]`\n\n{_doc(table)}\n\n" + _table(table, server, prefix=f"{name}.")
+        for name, table in tables.items()
     ]
     presets = [
         f"| `{name}` | "
@@ -89,7 +92,7 @@ def settings_page() -> str:
                 "unknown key is an error that names the nearest known one.",
                 "```toml\n" + _toml_example() + "```",
                 "### At the top of the file",
-                _table(server.Config, server, skip=("limits", "engine", "service")),
+                _table(server.Config, server, skip=tuple(tables)),
                 *sections,
                 "## A training run",
                 "Options of `mailroom train` set these; a preset is where they start from.",

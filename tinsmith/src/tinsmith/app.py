@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import ipaddress
 import json
+import logging
 import os
 import signal
 import socket
@@ -17,7 +18,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 
-import uvicorn
 from filelock import FileLock, Timeout
 
 from tinsmith.api.app import create_app
@@ -29,6 +29,8 @@ from tinsmith.domain.errors import InvalidInputError, StorageError
 from tinsmith.domain.records import ServedModel
 from tinsmith.engines import EngineProcess
 from tinsmith.ledger.ledger import Ledger
+from tinsmith.listening.server import HttpServer
+from tinsmith.listening.tls import TlsFiles
 from tinsmith.nn.losses import LOSSES
 from tinsmith.service.service import Service
 from tinsmith.telemetry import event, failure
@@ -44,7 +46,8 @@ def serve_until_stopped(config: Config, *, as_json: bool = False) -> int:
     document {"url", "pid", "models"}.
 
     Raises:
-        InvalidInputError: a setting that can't work, such as an unknown model.
+        InvalidInputError: a setting that can't work, such as an unknown model or a certificate
+            that has expired.
         StorageError: the home folder can't be used, or another server uses it.
     """
     _check_host(config.host)
@@ -52,8 +55,10 @@ def serve_until_stopped(config: Config, *, as_json: bool = False) -> int:
     names = [model.name for model in models]
     if len(set(names)) != len(names):
         raise InvalidInputError(f"two models with one name: {', '.join(names)}")
+    http = config.http
+    tls = TlsFiles(Path(http.tls_cert), Path(http.tls_key)) if http.tls_cert else None
     with _home_lock(config.home), _listen(config.host, config.port) as listening:
-        return asyncio.run(_Server(config, models, listening, as_json).run())
+        return asyncio.run(_Server(config, models, listening, tls, as_json).run())
 
 
 class _Server:
@@ -62,9 +67,11 @@ class _Server:
         config: Config,
         models: Sequence[ServedModel],
         listening: socket.socket,
+        tls: TlsFiles | None,
         as_json: bool,
     ) -> None:
         self._config = config
+        self._tls = tls
         self._as_json = as_json
         self._listening = listening
         self._ledger = Ledger.open(config.ledger)
@@ -93,20 +100,12 @@ class _Server:
             is_healthy=self._is_healthy,
             engines=self._states,
             limits=config.limits,
+            http=config.http,
+            loopback=not config.http.public_url,
             poll_hold_s=config.service.poll_hold_s,
             cors_origins=config.service.cors_origins,
         )
-        self._http = _Http(
-            uvicorn.Config(
-                app,
-                log_level="warning",
-                access_log=False,
-                lifespan="off",
-                proxy_headers=False,  # forged X-Forwarded-* must not reach the signed URLs
-                timeout_keep_alive=75,
-                timeout_graceful_shutdown=2,
-            )
-        )
+        self._http = HttpServer(app, config.http, tls and tls.context)
 
     async def run(self) -> int:
         for stop in (signal.SIGINT, signal.SIGTERM):
@@ -158,6 +157,7 @@ class _Server:
         print(ready, flush=True)
         while True:
             await asyncio.sleep(SWEEP_EVERY_S)
+            self._renew_certificate()
             try:
                 swept = await asyncio.to_thread(self._service.sessions.sweep)
             except Exception as error:  # the edge of a background task: it must go on
@@ -170,10 +170,18 @@ class _Server:
                         checkpoints=swept.checkpoints_deleted,
                     )
 
+    def _renew_certificate(self) -> None:
+        try:
+            if self._tls is not None and self._tls.reload_if_changed():
+                event("certificate_renewed")
+        except InvalidInputError as error:  # connections go on with the old one
+            event("certificate_unusable", level=logging.WARNING, why=error)
+
     @property
     def _url(self) -> str:
         host, port = self._listening.getsockname()[:2]
-        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        scheme = "https" if self._tls else "http"
+        return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
     def _about(self) -> dict[str, object]:
         return {"url": self._url, "pid": os.getpid(), "models": list(self._engines)}
@@ -185,14 +193,6 @@ class _Server:
         fresh.replace(server_file)
         names = ", ".join(self._engines)
         print(f"tinsmith loads {names}; {self._url}", file=sys.stderr, flush=True)
-
-
-class _Http(uvicorn.Server):
-    """uvicorn without its own signal handlers, which would end us before the engines are told."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
 
 
 def _check_host(host: str) -> None:

@@ -11,13 +11,7 @@ from typing import Any
 import click
 
 from tinsmith.commands.checkpoints import checkpoints
-from tinsmith.commands.options import (
-    config_option,
-    configured,
-    database_option,
-    home_option,
-    json_option,
-)
+from tinsmith.commands.options import config_option, home_option, json_option
 from tinsmith.config import DTYPES, QUANTIZATIONS, Config
 from tinsmith.domain.errors import TinsmithError
 from tinsmith.telemetry import log_to_stderr
@@ -52,7 +46,6 @@ main.add_command(checkpoints)
     "Default: the built-in one.",
 )
 @home_option
-@database_option
 @click.option("--host", help="Address to listen on (default 127.0.0.1).")
 @click.option("--port", type=click.IntRange(0, 65535), help="0 picks a free one and prints it.")
 @click.option(
@@ -61,6 +54,15 @@ main.add_command(checkpoints)
     multiple=True,
     metavar="ORIGIN",
     help="A web page that may call from a browser, such as http://localhost:3000; repeatable.",
+)
+@click.option(
+    "--tls-cert",
+    metavar="FILE",
+    help="Serve HTTPS with this PEM certificate chain; a renewed file is taken up by itself.",
+)
+@click.option("--tls-key", metavar="FILE", help="The certificate's PEM key.")
+@click.option(
+    "--public-url", metavar="URL", help="The address from outside, if a proxy is in between."
 )
 @click.option("--device", help="auto, cpu, cuda, cuda:N or mps.")
 @click.option(
@@ -79,10 +81,12 @@ main.add_command(checkpoints)
 def serve(
     models: tuple[str, ...],
     home: Path | None,
-    database: str | None,
     host: str | None,
     port: int | None,
     cors_origins: tuple[str, ...],
+    tls_cert: str | None,
+    tls_key: str | None,
+    public_url: str | None,
     device: str | None,
     dtype: str | None,
     quantize: str | None,
@@ -94,20 +98,28 @@ def serve(
     from tinsmith.app import serve_until_stopped
 
     log_to_stderr(log_level)
-    config = configured(config_file, home, database)
+    config = Config.load(config_file)
     engine = replace(
         config.engine,
         device=device or config.engine.device,
         dtype=dtype or config.engine.dtype,
         quantize=quantize or config.engine.quantize,
     )
+    http = replace(
+        config.http,
+        tls_cert=tls_cert or config.http.tls_cert,
+        tls_key=tls_key or config.http.tls_key,
+        public_url=public_url or config.http.public_url,
+    )
     origins = cors_origins or config.service.cors_origins
     config = replace(
         config,
+        home=home or config.home,
         host=host or config.host,
         port=config.port if port is None else port,
         models=models or config.models,
         engine=engine,
+        http=http,
         service=replace(config.service, cors_origins=origins),
     )
     sys.exit(serve_until_stopped(config, as_json=as_json))

@@ -19,6 +19,7 @@ DATABASE_VARIABLE = "TINSMITH_DATABASE"
 DTYPES = ("auto", "float32", "bfloat16")
 QUANTIZATIONS = ("8bit", "4bit")
 _ORIGIN = re.compile(r"https?://(\[[0-9a-f:]+\]|[\w.-]+)(:\d+)?", re.ASCII)
+_ADDRESS = re.compile(_ORIGIN.pattern + r"(/[\w./~-]*)?", re.ASCII)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -27,8 +28,10 @@ class Limits:
 
     max_rank: int = 256
     """Largest LoRA rank of a run."""
-    max_body_bytes: int = 256 * 2**20
+    max_body_bytes: int = 64 * 2**20
     """Largest request body, before and after decompression."""
+    max_json_bytes: int = 16 * 2**20
+    """The same for a body in JSON, which takes many times its size in memory."""
     max_num_samples: int = 1024
     """Sequences of one sample request."""
     max_backlog_ops: int = 20_000
@@ -151,6 +154,47 @@ class Service:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Http:
+    """How the server is reached, and what it bears from its clients."""
+
+    tls_cert: str = ""
+    """PEM file with the server's certificate and those between it and the root. Empty: plain
+    HTTP, for this machine or behind a proxy. A renewed file is taken up within a minute."""
+    tls_key: str = ""
+    """PEM file with the certificate's key, without a passphrase."""
+    public_url: str = ""
+    """The address from outside, such as https://tinsmith.example, if it is not the one that
+    clients name in `Host`: download URLs begin with it. Who comes through a proxy looks local, so
+    with this setting nobody counts as local. Empty: there is no proxy."""
+    max_connections: int = 4096
+    """Open connections; further ones are answered 429 and closed."""
+    max_held_polls: int = 3072
+    """Requests that wait for a result, in all; further ones are answered 429 and repeated by the
+    SDK after a pause."""
+    max_held_polls_per_owner: int = 2048
+    """The same for one owner."""
+    slow_client_s: float = 30.0
+    """A client that keeps a request's head or body, or the reading of an answer, waiting for so
+    long is cut off; a kilobyte a second is enough to stay."""
+    max_bodies_bytes: int = 2**30
+    """What all request bodies that are in work may take together; further ones are answered
+    429."""
+
+    def __post_init__(self) -> None:
+        if bool(self.tls_cert) != bool(self.tls_key):
+            raise InvalidInputError("settings http.tls_cert and http.tls_key need each other")
+        if self.public_url and not _ADDRESS.fullmatch(self.public_url):
+            raise InvalidInputError(
+                f"setting http.public_url is {self.public_url!r}; wanted is a scheme, a host and "
+                "perhaps a port and a path, such as https://tinsmith.example"
+            )
+        for field_ in fields(self):
+            value = getattr(self, field_.name)
+            if isinstance(value, int | float) and value <= 0:
+                raise InvalidInputError(f"setting http.{field_.name} is {value}; wanted is more")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Config:
     home: Path = field(default_factory=lambda: Path(platformdirs.user_data_dir("tinsmith")))
     """Ledger, checkpoints and secrets."""
@@ -166,6 +210,7 @@ class Config:
     limits: Limits = field(default_factory=Limits)
     engine: Engine = field(default_factory=Engine)
     service: Service = field(default_factory=Service)
+    http: Http = field(default_factory=Http)
     recovery: Recovery = field(default_factory=Recovery)
 
     @property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from anyio import CapacityLimiter
 from prometheus_client import CollectorRegistry
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -13,12 +14,14 @@ from starlette.requests import ClientDisconnect
 from starlette.routing import Mount, Route
 
 from tinsmith.api import errors
-from tinsmith.api.front import Front
+from tinsmith.api.front import LARGE_THREADS, Front
+from tinsmith.api.guarded import Guarded
 from tinsmith.api.measured import Measured
 from tinsmith.api.metrics import EngineCollector, Engines, metrics
 from tinsmith.api.openai.app import create_openai_app
 from tinsmith.api.routes import HUB_ROUTES, TINKER_ROUTES
-from tinsmith.config import Limits
+from tinsmith.api.waiting import WaitingRoom
+from tinsmith.config import Http, Limits
 from tinsmith.domain.errors import TinsmithError
 from tinsmith.service.service import Service
 
@@ -29,6 +32,7 @@ def create_app(
     is_healthy: Callable[[], bool],
     engines: Engines,
     limits: Limits,
+    http: Http | None = None,
     loopback: bool = True,
     poll_hold_s: float = 25.0,
     cors_origins: Sequence[str] = (),
@@ -38,6 +42,7 @@ def create_app(
     Args:
         is_healthy: whether every model answers; called in a thread, may block.
         engines: what the engines have told, for /metrics; must not block.
+        http: bounds, and the address from outside; None: the defaults.
         loopback: whether callers from this machine's own addresses count as local. Switch it off
             behind a proxy, which makes everybody look local.
         poll_hold_s: how long a poll waits for its result; below the SDK's timeout of 45 s.
@@ -45,7 +50,19 @@ def create_app(
     """
     registry = CollectorRegistry()
     registry.register(EngineCollector(engines))
-    front = Front(service, is_healthy, limits, loopback, poll_hold_s, registry)
+    http = http or Http()
+    waiting = WaitingRoom(http.max_held_polls, http.max_held_polls_per_owner)
+    front = Front(
+        service,
+        is_healthy,
+        limits,
+        loopback,
+        poll_hold_s,
+        registry,
+        waiting,
+        http.public_url.rstrip("/"),
+        CapacityLimiter(LARGE_THREADS),
+    )
     routes = [
         Mount("/api/v1", routes=TINKER_ROUTES),
         Mount("/v1", app=create_openai_app(front)),
@@ -62,6 +79,7 @@ def create_app(
         },
         middleware=[
             Middleware(Measured, registry=registry, routes=routes),
+            Middleware(Guarded, max_bodies_bytes=http.max_bodies_bytes),
             *([_cors(cors_origins)] if cors_origins else []),
         ],
     )

@@ -14,25 +14,21 @@ from tinsmith.api.catalogue import address_of
 from tinsmith.api.front import caller_of, front_of, in_thread
 from tinsmith.api.wire.catalogue import write_download_urls
 from tinsmith.domain.addresses import CheckpointAddress
-from tinsmith.domain.errors import AccessError, InvalidInputError
+from tinsmith.domain.errors import AccessError
 from tinsmith.service.checkpoints import SignedFile
 
 PIECE_BYTES = 2**20
-HOST = re.compile(r"[A-Za-z0-9.-]{1,253}(:\d{1,5})?|\[[0-9A-Fa-f:.]{2,45}\](:\d{1,5})?")
 
 
 async def external_weights_urls(request: Request) -> Response:
-    """Absolute URLs that need no key, at the address by which the client called us.
-
-    `Host` is what the client itself sent; X-Forwarded-* is what anybody may have sent, so behind a
-    proxy that changes the address, the proxy has to pass `Host` on.
+    """Absolute URLs that need no key, at the address that is set for clients from outside, or the
+    one by which the client called us. `Host` is what the client itself sent; X-Forwarded-* is
+    what anybody may have sent, and is not looked at.
     """
     caller, checkpoints = caller_of(request), front_of(request).service.checkpoints
     address = address_of(request)
-    if not HOST.fullmatch(request.headers.get("host", "")):
-        raise InvalidInputError("the Host header is missing or malformed")
+    base = front_of(request).public_url or str(request.base_url).rstrip("/")
     files, expires_at = await in_thread(checkpoints.sign, caller, address)
-    base = str(request.base_url).rstrip("/")
     urls = {file.path: _file_url(base, address, file) for file in files}
     return JSONResponse(write_download_urls(urls, expires_at))
 

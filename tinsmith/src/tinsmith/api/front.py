@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import ParamSpec, TypeVar
 
-from anyio import to_thread
+from anyio import CapacityLimiter, to_thread
 from prometheus_client import CollectorRegistry
 from starlette.requests import Request
 
+from tinsmith.api.waiting import WaitingRoom
 from tinsmith.api.wire.compression import TooLargeError, inflate
 from tinsmith.api.wire.fields import Fields
 from tinsmith.config import Limits
@@ -24,6 +25,8 @@ _T = TypeVar("_T")
 
 DRAINED_TIMES_LIMIT = 4
 MAX_PAGE = 10_000
+LARGE_BYTES = 2**20
+LARGE_THREADS = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +40,11 @@ class Front:
     poll_hold_s: float
     registry: CollectorRegistry
     """What /metrics tells."""
+    waiting: WaitingRoom
+    public_url: str
+    """The address from outside; empty: what the client calls us."""
+    large_bodies: CapacityLimiter
+    """Threads that unpack large bodies, so that they leave some to everybody else, and memory."""
 
 
 def front_of(request: Request) -> Front:
@@ -90,8 +98,15 @@ def _is_loopback(address: str) -> bool:
     return (mapped or parsed).is_loopback
 
 
-async def read_body(request: Request) -> bytes:
-    """The body, decompressed.
+async def unpack(request: Request, body: bytes, work: Callable[[], _T]) -> _T:
+    """Run work that goes through a body off the event loop."""
+    is_large = len(body) > LARGE_BYTES
+    limiter = front_of(request).large_bodies if is_large else None
+    return await to_thread.run_sync(work, limiter=limiter)
+
+
+async def read_body(request: Request, max_bytes: int | None = None) -> bytes:
+    """The body, decompressed; of at most limits.max_body_bytes unless said otherwise.
 
     Raises:
         TooLargeError: it exceeds the limit. It is read to its end nevertheless, up to a point: a
@@ -99,7 +114,7 @@ async def read_body(request: Request) -> bytes:
             and would start again.
         InvalidInputError: it can't be decompressed.
     """
-    limit = front_of(request).limits.max_body_bytes
+    limit = front_of(request).limits.max_body_bytes if max_bytes is None else max_bytes
     parts, size = [], 0
     async for part in request.stream():
         size += len(part)
@@ -113,12 +128,16 @@ async def read_body(request: Request) -> bytes:
         raise TooLargeError(limit)
     body = b"".join(parts)
     encoding = request.headers.get("content-encoding")
-    return body if encoding is None else await in_thread(inflate, body, encoding, limit)
+    if encoding is None:
+        return body
+    unpacked = partial(inflate, body, encoding, limit)
+    return await to_thread.run_sync(unpacked, limiter=front_of(request).large_bodies)
 
 
 async def read_fields(request: Request) -> Fields:
     """The JSON object in the body. Raises InvalidInputError."""
-    return await in_thread(Fields.parse, await read_body(request))
+    body = await read_body(request, front_of(request).limits.max_json_bytes)
+    return await unpack(request, body, partial(Fields.parse, body))
 
 
 def page_of(request: Request, *, default_limit: int = 20) -> tuple[int, int]:

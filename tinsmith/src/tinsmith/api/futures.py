@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
@@ -19,7 +21,8 @@ async def retrieve_future(request: Request) -> Response:
     caller, front = caller_of(request), front_of(request)
     request_id = (await read_fields(request)).text("request_id")
     try:
-        outcome = await front.service.futures.wait(caller, request_id, front.poll_hold_s)
+        with front.waiting.seat(caller.owner):
+            outcome = await front.service.futures.wait(caller, request_id, front.poll_hold_s)
     except NotFoundError as error:
         if _is_of_a_sample(request, request_id):
             return refusal(410, str(error))  # the SDK submits the sample again
@@ -44,13 +47,16 @@ async def retrieve_futures(request: Request) -> Response:
     fields = await read_fields(request)
     target = fields.object_or("target", Fields({}, "target."))
     hold_s = fields.number_or("timeout", front.poll_hold_s)
-    done, cursor = await front.service.completions.after(
-        caller,
-        target.text("sampling_session_id"),
-        target.integer_or("cloned_sampler_id", 0),
-        fields.integer_or("prev_cursor", 0),
-        min(max(hold_s, 0.0), front.poll_hold_s),
-    )
+    if math.isnan(hold_s):
+        raise fields.refuse("timeout", "a number of seconds")
+    with front.waiting.seat(caller.owner):
+        done, cursor = await front.service.completions.after(
+            caller,
+            target.text("sampling_session_id"),
+            target.integer_or("cloned_sampler_id", 0),
+            fields.integer_or("prev_cursor", 0),
+            min(max(hold_s, 0.0), front.poll_hold_s),
+        )
     # Failures are "finished" as well: they have a result to read, which says why.
     completions = [{"state": "finished", "request_id": request_id} for request_id in done]
     return JSONResponse({"completions": completions, "cursor": cursor})

@@ -12,7 +12,7 @@ from typing import TypeVar
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from tinsmith.api.front import caller_of, front_of, in_thread, read_body, read_fields
+from tinsmith.api.front import caller_of, front_of, in_thread, read_body, read_fields, unpack
 from tinsmith.api.wire.catalogue import write_info
 from tinsmith.api.wire.fields import Fields
 from tinsmith.api.wire.futures import write_future
@@ -81,7 +81,7 @@ async def forward_backward(request: Request) -> Response:
             lambda op: front.service.runs.submit(caller, place.run_id, place.seq_id, op),
         )
 
-    return await in_thread(log)
+    return await unpack(request, body, log)
 
 
 async def optim_step(request: Request) -> Response:

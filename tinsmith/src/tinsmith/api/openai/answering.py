@@ -62,20 +62,21 @@ class Call:
 async def answer(request: Request, call: Call) -> Response:
     """Raises UserError or ServiceError, or ClientDisconnect when there is nobody to answer."""
     front = front_of(request)
-    requests = await submit(front, call, [prompt.sample for prompt in call.prompts])
-    leaving = asyncio.create_task(_until_left(request))
-    waiting = asyncio.create_task(_results(front, call.caller, requests))
-    try:
-        await asyncio.wait({leaving, waiting}, return_when=asyncio.FIRST_COMPLETED)
-        if not waiting.done():
-            raise ClientDisconnect
-        return JSONResponse(await in_thread(_whole, call, waiting.result()))
-    except BaseException:
-        await call_off(front, call.caller, requests)
-        raise
-    finally:
-        leaving.cancel()
-        waiting.cancel()
+    with front.waiting.seat(call.caller.owner):
+        requests = await submit(front, call, [prompt.sample for prompt in call.prompts])
+        leaving = asyncio.create_task(_until_left(request))
+        waiting = asyncio.create_task(_results(front, call.caller, requests))
+        try:
+            await asyncio.wait({leaving, waiting}, return_when=asyncio.FIRST_COMPLETED)
+            if not waiting.done():
+                raise ClientDisconnect
+            return JSONResponse(await in_thread(_whole, call, waiting.result()))
+        except BaseException:
+            await call_off(front, call.caller, requests)
+            raise
+        finally:
+            leaving.cancel()
+            waiting.cancel()
 
 
 async def _until_left(request: Request) -> None:

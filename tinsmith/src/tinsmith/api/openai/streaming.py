@@ -48,6 +48,7 @@ async def _chunks(front: Front, call: Call) -> AsyncGenerator[dict[str, Any], No
     usage = Usage()
     heard: _Heard = asyncio.Queue()
     with ExitStack() as streams:
+        streams.enter_context(front.waiting.seat(call.caller.owner))
         opened = [streams.enter_context(front.service.streams.open()) for _ in call.prompts]
         samples = [
             replace(prompt.sample, stream=stream.name)

@@ -121,10 +121,18 @@ class Fields:
 
 
 def is_storable(text: str) -> bool:
-    """False for the half surrogates that JSON can spell and no database can store."""
-    return not any("\ud800" <= char <= "\udfff" for char in text)
+    """False for what JSON can spell and no database can store: half surrogates and NUL."""
+    try:
+        return b"\0" not in text.encode()
+    except UnicodeEncodeError:
+        return False
 
 
 def _shown(value: object) -> str:
-    text = json.dumps(value, default=str)
-    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
+    """How it begins. Not a word more is written, however long and deep it goes on."""
+    text = ""
+    for part in json.JSONEncoder().iterencode(value):
+        text += part[: MAX_SHOWN + 1]
+        if len(text) > MAX_SHOWN:
+            return f"{text[:MAX_SHOWN]}..."
+    return text

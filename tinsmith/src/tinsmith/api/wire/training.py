@@ -10,7 +10,7 @@ import numpy as np
 from google.protobuf.message import DecodeError
 
 from tinsmith.api.wire import tinsmith_wire_pb2 as pb
-from tinsmith.api.wire.fields import Fields
+from tinsmith.api.wire.fields import Fields, is_storable
 from tinsmith.api.wire.tensors import batch_arrays, expanded_bytes, read_tensor, read_tokens
 from tinsmith.domain.datum import Datum
 from tinsmith.domain.errors import InvalidInputError
@@ -101,7 +101,7 @@ def parse_forward_backward(body: bytes) -> tuple[Place, pb.ForwardBackwardReques
             "the body is not a readable protobuf ForwardBackwardRequest (this server speaks the "
             "protocol of tinker 0.38)"
         ) from error
-    if not message.model_id:
+    if not message.model_id or not is_storable(message.model_id):
         raise InvalidInputError("model_id is missing; it must be the run's id")
     if message.seq_id < 1:
         raise InvalidInputError(f"seq_id must be 1 or more, got {message.seq_id}")
