@@ -11,7 +11,13 @@ from typing import Any
 import click
 
 from tinsmith.commands.checkpoints import checkpoints
-from tinsmith.commands.options import config_option, home_option, json_option
+from tinsmith.commands.options import (
+    config_option,
+    configured,
+    database_option,
+    home_option,
+    json_option,
+)
 from tinsmith.config import DTYPES, QUANTIZATIONS, Config
 from tinsmith.domain.errors import TinsmithError
 from tinsmith.telemetry import log_to_stderr
@@ -46,6 +52,7 @@ main.add_command(checkpoints)
     "Default: the built-in one.",
 )
 @home_option
+@database_option
 @click.option("--host", help="Address to listen on (default 127.0.0.1).")
 @click.option("--port", type=click.IntRange(0, 65535), help="0 picks a free one and prints it.")
 @click.option(
@@ -81,6 +88,7 @@ main.add_command(checkpoints)
 def serve(
     models: tuple[str, ...],
     home: Path | None,
+    database: str | None,
     host: str | None,
     port: int | None,
     cors_origins: tuple[str, ...],
@@ -98,7 +106,7 @@ def serve(
     from tinsmith.app import serve_until_stopped
 
     log_to_stderr(log_level)
-    config = Config.load(config_file)
+    config = configured(config_file, home, database)
     engine = replace(
         config.engine,
         device=device or config.engine.device,
@@ -114,7 +122,6 @@ def serve(
     origins = cors_origins or config.service.cors_origins
     config = replace(
         config,
-        home=home or config.home,
         host=host or config.host,
         port=config.port if port is None else port,
         models=models or config.models,
