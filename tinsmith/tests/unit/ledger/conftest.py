@@ -18,9 +18,16 @@ def ledger_file(tmp_path: Path) -> Path:
     return tmp_path / "home" / "ledger.sqlite"
 
 
+@pytest.fixture(params=["sqlite", "postgresql"])
+def ledger_place(request: pytest.FixtureRequest) -> str:
+    """A path or URL where no ledger is yet."""
+    fixture = {"sqlite": "ledger_file", "postgresql": "postgresql_url"}[request.param]
+    return str(request.getfixturevalue(fixture))
+
+
 @pytest.fixture
-def ledger(ledger_file: Path) -> Iterator[Ledger]:
-    ledger = Ledger.open(ledger_file)
+def ledger(ledger_place: str) -> Iterator[Ledger]:
+    ledger = Ledger.open(ledger_place)
     yield ledger
     ledger.close()
 

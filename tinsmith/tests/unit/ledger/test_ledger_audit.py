@@ -50,9 +50,9 @@ def test_old_ones_are_swept(ledger: Ledger, noted):
     assert ledger.audit(limit=10) == noted[2:]
 
 
-def test_what_was_noted_is_there_after_a_restart(ledger_file, noted, ledger: Ledger):
+def test_what_was_noted_is_there_after_a_restart(ledger_place, noted, ledger: Ledger):
     ledger.close()
-    again = Ledger.open(ledger_file)
+    again = Ledger.open(ledger_place)
     assert again.audit(limit=10) == noted
     again.close()
 

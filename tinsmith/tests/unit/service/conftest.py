@@ -110,12 +110,12 @@ class House:
         return status.outcome
 
 
-@pytest.fixture
-def house(tmp_path: Path) -> Iterator[House]:
+@pytest.fixture(params=["sqlite", "postgresql"])
+def house(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[House]:
     home = tmp_path / "home"
-    house = House(
-        home, Config(home=home), Ledger.open(home / "ledger.db"), CheckpointStore(home / "files")
-    )
+    database = "" if request.param == "sqlite" else request.getfixturevalue("postgresql_url")
+    config = Config(home=home, database=database)
+    house = House(home, config, Ledger.open(config.ledger), CheckpointStore(home / "files"))
     yield house
     house.service.close()
     house.ledger.close()
