@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -36,8 +37,49 @@ class Limits:
     """Sequences of one sample request."""
     max_backlog_ops: int = 20_000
     """Unsettled ops in all; beyond it intake answers 429 and the SDK repeats."""
-    max_backlog_ops_per_owner: int = 10_000
-    """The same for one owner."""
+    min_free_bytes: int = 256 * 2**20
+    """With less than this free on the disk of the home folder, new work is answered 429 until
+    there is room again; what was taken in goes on. 0: never."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Quotas:
+    """What one project may have, unless its own quotas say otherwise (`tinsmith projects set`).
+    0: as much as there is."""
+
+    live_runs: int = 1000
+    """Runs whose session is not over."""
+    resident_adapters: int = 0
+    """Of one base model, runs on the device at once, and as many frozen adapters in the sampler's
+    memory; the project's least recently used give way."""
+    stored_bytes: int = 0
+    """Checkpoints on disk, those behind samplers too."""
+    tokens_per_minute: int = 0
+    """Tokens of requests as they are taken in, training and sampling together: input tokens, and
+    of samples also the answers' max_tokens. Beyond it requests wait."""
+    queued_ops: int = 10_000
+    """Requests that were taken in and have no result yet; beyond it new ones wait."""
+    queued_bytes: int = 8 * 2**30
+    """The same by what they take in the ledger."""
+    request_tokens: int = 0
+    """Tokens of one request, counted as for tokens_per_minute."""
+    request_datums: int = 0
+    """Datums of one forward or forward_backward."""
+    sequence_tokens: int = 0
+    """Longest sequence, prompt and answer together, if less than the model's context."""
+    rank: int = 0
+    """Largest LoRA rank, if less than limits.max_rank."""
+
+    def __post_init__(self) -> None:
+        for field_ in fields(self):
+            value = getattr(self, field_.name)
+            if value < 0:
+                raise InvalidInputError(f"quota {field_.name} is {value}; the least is 0")
+
+    def overlaid(self, own: Mapping[str, float]) -> Quotas:
+        """With a project's own; names that are not here are left out."""
+        known = {field_.name for field_ in fields(self)}
+        return replace(self, **{name: int(n) for name, n in own.items() if name in known})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -210,6 +252,7 @@ class Config:
     limits: Limits = field(default_factory=Limits)
     engine: Engine = field(default_factory=Engine)
     service: Service = field(default_factory=Service)
+    quotas: Quotas = field(default_factory=Quotas)
     http: Http = field(default_factory=Http)
     recovery: Recovery = field(default_factory=Recovery)
 

@@ -8,6 +8,7 @@ and 409 is used nowhere.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from starlette.exceptions import HTTPException
@@ -71,11 +72,18 @@ def refusal(code: int, detail: str) -> JSONResponse:
 
 async def answer_domain_error(request: Request, error: Exception) -> Response:
     path = request.url.path
+def when_to_repeat(error: Exception) -> dict[str, str]:
+    """The header that says it, if it is known; the SDK heeds up to a minute."""
+    after_s = error.retry_after_s if isinstance(error, BusyError) else None
+    return {} if after_s is None else {"Retry-After": str(math.ceil(after_s))}
+
+
     if isinstance(error, ServiceError) and not isinstance(error, BusyError):
         failure("request_failed", error, path=path)
     answer = refusal(status_of(error, path), str(error))
     if isinstance(error, TokenRejectedError):  # the SDK then exchanges its key once, and repeats
         answer.headers["WWW-Authenticate"] = 'Bearer error="invalid_token"'
+    answer.headers.update(when_to_repeat(error))
     return answer
 
 

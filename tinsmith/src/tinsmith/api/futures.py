@@ -8,10 +8,12 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from tinsmith.api.errors import refusal
-from tinsmith.api.front import caller_of, front_of, in_thread, read_fields
+from tinsmith.api.front import Front, caller_of, front_of, in_thread, read_fields
 from tinsmith.api.wire.fields import Fields
 from tinsmith.api.wire.futures import write_outcome, write_try_again
 from tinsmith.domain.errors import NotFoundError
+from tinsmith.domain.records import Caller
+from tinsmith.service.quotas import Pause
 
 PROTOBUF = "application/x-protobuf"
 SAMPLER_MARK = ":sample:"
@@ -28,12 +30,18 @@ async def retrieve_future(request: Request) -> Response:
             return refusal(410, str(error))  # the SDK submits the sample again
         raise
     if outcome is None:
-        is_healthy = await in_thread(front.is_healthy)
-        return JSONResponse(write_try_again(request_id, is_healthy=is_healthy), status_code=408)
+        pause = await in_thread(_pause, front, caller)
+        return JSONResponse(write_try_again(request_id, pause), status_code=408)
     answer = await in_thread(write_outcome, outcome)
     if isinstance(answer, bytes):
         return Response(answer, media_type=PROTOBUF)
     return JSONResponse(answer)
+
+
+def _pause(front: Front, caller: Caller) -> Pause | None:
+    if not front.is_healthy():
+        return Pause("paused_capacity", "a model of this server is being loaded or restarted")
+    return front.service.quotas.pause(caller.owner)
 
 
 def _is_of_a_sample(request: Request, request_id: str) -> bool:

@@ -8,7 +8,7 @@ TinsmithError
     AccessError          no key, or one that opens nothing here
     ForbiddenError       the key's role may not do this
   ServiceError         ours; sending it again may help
-    BusyError            the backlog is full
+    BusyError            no room for this now
     StorageError         a disk or database refused
 """
 
@@ -54,7 +54,10 @@ class ServiceError(TinsmithError):
 
 
 class BusyError(ServiceError):
-    """The backlog is full; wait and repeat."""
+    """There is no room for this now; wait and repeat."""
+
+    retry_after_s: float | None = None
+    """When to repeat, if that is known."""
 
 
 class StorageError(ServiceError):

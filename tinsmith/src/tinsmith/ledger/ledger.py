@@ -12,9 +12,18 @@ from tinsmith.ledger.op_ledger import OpLedger
 from tinsmith.ledger.project_ledger import ProjectLedger
 from tinsmith.ledger.run_ledger import RunLedger
 from tinsmith.ledger.session_ledger import SessionLedger
+from tinsmith.ledger.usage_ledger import UsageLedger
 
 
-class Ledger(SessionLedger, OpLedger, RunLedger, CheckpointLedger, ProjectLedger, AuditLedger):
+class Ledger(
+    SessionLedger,
+    OpLedger,
+    RunLedger,
+    CheckpointLedger,
+    ProjectLedger,
+    AuditLedger,
+    UsageLedger,
+):
     """One open ledger. Every method may be called from any thread; when one that writes returns,
     what it wrote is on disk. Several processes may have the same ledger open.
 

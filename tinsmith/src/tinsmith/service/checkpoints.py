@@ -17,6 +17,7 @@ from tinsmith.domain.errors import AccessError, NotFoundError
 from tinsmith.domain.records import Caller, Checkpoint, StorageUse
 from tinsmith.ledger.ledger import Ledger
 from tinsmith.service.archive import tar_gz
+from tinsmith.service.quotas import Quotas
 from tinsmith.service.signing import Signer
 from tinsmith.service.training_checks import check_ttl
 
@@ -38,12 +39,18 @@ class SignedFile:
 
 class Checkpoints:
     def __init__(
-        self, ledger: Ledger, store: CheckpointStore, signer: Signer, settings: config.Service
+        self,
+        ledger: Ledger,
+        store: CheckpointStore,
+        signer: Signer,
+        settings: config.Service,
+        quotas: Quotas,
     ) -> None:
         self._ledger = ledger
         self._store = store
         self._signer = signer
         self._settings = settings
+        self._quotas = quotas
 
     def list(self, caller: Caller, *, limit: int, offset: int) -> tuple[list[Checkpoint], int]:
         """One page of the caller's, newest first, and how many there are in all."""
@@ -155,8 +162,9 @@ class Checkpoints:
         same idempotency key gets the first copy's address.
 
         Raises:
-            InvalidInputError: not an address, or a ttl out of range.
+            InvalidInputError: not an address, a ttl out of range, or no room in the quota.
             NotFoundError: no such checkpoint.
+            BusyError: there is no room on the disk for now.
         """
         if idempotency_key is not None:
             made = self._ledger.adopted_before(caller.owner, idempotency_key)
@@ -166,6 +174,8 @@ class Checkpoints:
         source = self.get(caller, CheckpointAddress.parse(path))
         if not source.is_listed:
             raise NotFoundError(f"{source.address} has no name; save it under one, then copy")
+        self._quotas.check_stored(caller.owner, source.size_bytes)
+        self._quotas.check_space()
         expires_at = None if ttl_s is None else datetime.now(UTC) + timedelta(seconds=ttl_s)
         run, address = ended_run(
             caller.owner, source.base_model, source.lora, source.address.kind, source.address.name

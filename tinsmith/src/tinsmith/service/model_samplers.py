@@ -11,7 +11,6 @@ from tinsmith.domain.addresses import CheckpointAddress, CheckpointKind
 from tinsmith.domain.errors import InvalidInputError, NotFoundError
 from tinsmith.domain.ops import Sample
 from tinsmith.domain.records import Caller, Checkpoint, ServedModel
-from tinsmith.domain.sampling_rules import check_sample
 from tinsmith.ledger.ledger import Ledger
 from tinsmith.service.models import Models
 from tinsmith.service.samplers import Samplers
@@ -96,7 +95,7 @@ class ModelSamplers:
             BusyError: too much is waiting.
         """
         for sample in samples:
-            check_sample(sample, model.base.limits)
+            self._samplers.checked(caller, model.base, sample)
         sampler_id, numbers = self._sampler(caller, model)
         return [
             self._samplers.submit(caller, sampler_id, next(numbers), sample, seed=seed)[0]

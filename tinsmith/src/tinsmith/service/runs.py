@@ -27,9 +27,10 @@ from tinsmith.domain.ops import (
 from tinsmith.domain.outcomes import Failed, FailureCategory
 from tinsmith.domain.records import Caller, Checkpoint, Run
 from tinsmith.domain.training_rules import LossRule
-from tinsmith.ledger.entries import Backlog, RunEndedError, logged_kind
+from tinsmith.ledger.entries import RunEndedError, logged_kind
 from tinsmith.ledger.ledger import Ledger
 from tinsmith.service.models import Models
+from tinsmith.service.quotas import Quotas
 from tinsmith.service.seeds import check_seed, seed_of
 from tinsmith.service.sessions import Sessions
 from tinsmith.service.training_checks import (
@@ -60,6 +61,7 @@ class Runs:
         models: Models,
         losses: Sequence[LossRule],
         limits: config.Limits,
+        quotas: Quotas,
         ring: Callable[[str], object],
     ) -> None:
         self._ledger = ledger
@@ -67,7 +69,7 @@ class Runs:
         self._models = models
         self._losses = {rule.name: rule for rule in losses}
         self._limits = limits
-        self._backlog = Backlog(limits.max_backlog_ops, limits.max_backlog_ops_per_owner)
+        self._quotas = quotas
         self._ring = ring
 
     def create(
@@ -89,7 +91,8 @@ class Runs:
         Without a seed one is derived from the run's id, so a repeat finds the same one.
 
         Raises:
-            InvalidInputError: unknown base model, rank or targets out of range, ended session.
+            InvalidInputError: unknown base model, rank or targets out of range, ended session, a
+                quota exceeded.
             NotFoundError: no such session.
             SequenceReusedError: that number already holds a different run.
         """
@@ -102,12 +105,13 @@ class Runs:
             train_unembed=train_unembed,
         )
         op = CreateRun(base_model, lora, dict(user_metadata or {}))
-        if self._made_before(caller, session_id, run_id) is None:
+        known = self._made_before(caller, session_id, run_id)
+        if known is None:
             check_lora(lora, self._limits.max_rank)
             check_seed(lora.seed)
             check_metadata(op.user_metadata)
             self._models.get(base_model)
-        return self._create(caller, session_id, run_id, lora, op)
+        return self._create(caller, session_id, run_id, lora, op, is_repeat=known is not None)
 
     def create_from_state(
         self,
@@ -124,7 +128,8 @@ class Runs:
 
         Raises:
             InvalidInputError: not the address of a training checkpoint, a checkpoint of a base
-                model that is not served here or is not `base_model`, ended session.
+                model that is not served here or is not `base_model`, ended session, a quota
+                exceeded.
             NotFoundError: no such session or checkpoint.
             SequenceReusedError: that number already holds a different run.
         """
@@ -134,7 +139,7 @@ class Runs:
         known = self._made_before(caller, session_id, run_id)
         if known is not None:  # a repeat, which stays good even if the checkpoint has gone since
             op = CreateRunFromState(known.base_model, source, with_optimizer, metadata)
-            return self._create(caller, session_id, run_id, known.lora, op)
+            return self._create(caller, session_id, run_id, known.lora, op, is_repeat=True)
         checkpoint = self._ledger.visible_checkpoint(source, caller.owner)
         if checkpoint is None:
             raise NotFoundError(f"there is no checkpoint {source}")
@@ -145,7 +150,7 @@ class Runs:
         self._models.get(checkpoint.base_model)
         check_metadata(metadata)
         op = CreateRunFromState(checkpoint.base_model, source, with_optimizer, metadata)
-        return self._create(caller, session_id, run_id, checkpoint.lora, op)
+        return self._create(caller, session_id, run_id, checkpoint.lora, op, is_repeat=False)
 
     def submit(self, caller: Caller, run_id: str, seq_id: int, op: RunOp) -> str:
         """Log an op of a run; the request_id its outcome will be read by.
@@ -156,23 +161,25 @@ class Runs:
             NotFoundError: no such run.
             InvalidInputError: seq_id is lower than one already logged, and no repeat.
             SequenceReusedError: seq_id holds different work.
-            BusyError: too much is waiting.
+            BusyError: too much is waiting, or there is no room for now.
         """
         run = self.get(caller, run_id)
         try:
             model = self._models.get(run.base_model)
             check_training_op(op, model, self._losses)
+            size = self._quotas.check_op(run.owner, op, model)
         except InvalidInputError as error:
             return self._log_failed(run, seq_id, logged_kind(op), str(error))
         try:
-            request_id = self._ledger.append(
-                run_id,
-                seq_id,
-                op,
-                owner=run.owner,
-                base_model=run.base_model,
-                backlog=self._backlog,
-            )
+            with self._quotas.admission(run.owner, size.tokens) as backlog:
+                request_id = self._ledger.append(
+                    run_id,
+                    seq_id,
+                    op,
+                    owner=run.owner,
+                    base_model=run.base_model,
+                    backlog=backlog,
+                )
         except RunEndedError as error:
             return self._log_failed(run, seq_id, logged_kind(op), self._how_to_go_on(run, error))
         self._ring(run.base_model)
@@ -325,6 +332,8 @@ class Runs:
         run_id: str,
         lora: LoraConfig,
         op: CreateRun | CreateRunFromState,
+        *,
+        is_repeat: bool,
     ) -> str:
         now = datetime.now(UTC)
         run = Run(
@@ -337,7 +346,11 @@ class Runs:
             last_request_at=now,
             user_metadata=op.user_metadata,
         )
-        request_id = self._ledger.create_run(run, op, backlog=self._backlog)
+        if is_repeat:  # takes no room
+            request_id = self._ledger.create_run(run, op)
+        else:
+            with self._quotas.creation(caller.owner, lora.rank) as backlog:
+                request_id = self._ledger.create_run(run, op, backlog=backlog)
         self._ring(op.base_model)
         return request_id
 

@@ -9,11 +9,12 @@ from tinsmith import config
 from tinsmith.domain.addresses import CheckpointAddress, sampler_id_of
 from tinsmith.domain.errors import InvalidInputError, NotFoundError
 from tinsmith.domain.ops import Sample
-from tinsmith.domain.records import Caller, Sampler
+from tinsmith.domain.records import Caller, Sampler, ServedModel
+from tinsmith.domain.request_size import RequestSize
 from tinsmith.domain.sampling_rules import check_sample
-from tinsmith.ledger.entries import Backlog
 from tinsmith.ledger.ledger import Ledger
 from tinsmith.service.models import Models
+from tinsmith.service.quotas import Quotas
 from tinsmith.service.seeds import check_seed, seed_of
 from tinsmith.service.sessions import Sessions
 
@@ -25,13 +26,14 @@ class Samplers:
         sessions: Sessions,
         models: Models,
         limits: config.Limits,
+        quotas: Quotas,
         ring: Callable[[str], object],
     ) -> None:
         self._ledger = ledger
         self._sessions = sessions
         self._models = models
         self._limits = limits
-        self._backlog = Backlog(limits.max_backlog_ops, limits.max_backlog_ops_per_owner)
+        self._quotas = quotas
         self._ring = ring
 
     def create(
@@ -90,6 +92,15 @@ class Samplers:
             raise NotFoundError(f"there is no sampling session {sampler_id!r}")
         return sampler
 
+    def checked(self, caller: Caller, model: ServedModel, sample: Sample) -> Sample:
+        """The sample; if it leaves the length of its answer open, that ends with the quota.
+
+        Raises:
+            InvalidInputError: a parameter or token out of range, or a quota exceeded.
+        """
+        check_sample(sample, model.limits, self._limits.max_num_samples)
+        return self._quotas.fitted(caller.owner, sample, model)
+
     def submit(
         self, caller: Caller, sampler_id: str, seq_id: int, sample: Sample, *, seed: int | None
     ) -> tuple[str, tuple[str, ...]]:
@@ -105,24 +116,26 @@ class Samplers:
 
         Raises:
             NotFoundError: no such sampler.
-            InvalidInputError: a parameter or token out of range.
+            InvalidInputError: a parameter or token out of range, or a quota exceeded.
             SequenceReusedError: seq_id holds different work.
-            BusyError: too much is waiting.
+            BusyError: too much is waiting, or there is no room for now.
         """
         sampler = self.get(caller, sampler_id)
         model = self._models.get(sampler.base_model)
         if seed is None:
             seed = seed_of(sampler_id, seq_id)
         check_seed(seed)
-        op = replace(sample, params=replace(sample.params, seed=seed))
-        check_sample(op, model.limits, self._limits.max_num_samples)
-        request_id = self._ledger.append(
-            sampler_id,
-            seq_id,
-            op,
-            owner=sampler.owner,
-            base_model=sampler.base_model,
-            backlog=self._backlog,
-        )
+        op = self.checked(caller, model, sample)
+        op = replace(op, params=replace(op.params, seed=seed))
+        size = RequestSize.of(op, model.max_context)
+        with self._quotas.admission(sampler.owner, size.tokens) as backlog:
+            request_id = self._ledger.append(
+                sampler_id,
+                seq_id,
+                op,
+                owner=sampler.owner,
+                base_model=sampler.base_model,
+                backlog=backlog,
+            )
         self._ring(sampler.base_model)
         return request_id, tuple(f"{request_id}/{i}" for i in range(op.num_samples))

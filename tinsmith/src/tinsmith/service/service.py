@@ -15,10 +15,12 @@ from tinsmith.service.access import Access
 from tinsmith.service.checkpoints import Checkpoints
 from tinsmith.service.completions import Completions
 from tinsmith.service.futures import Futures
+from tinsmith.service.free_space import FreeSpace
 from tinsmith.service.model_samplers import ModelSamplers
 from tinsmith.service.models import Models
 from tinsmith.service.runs import Runs
 from tinsmith.service.samplers import Samplers
+from tinsmith.service.quotas import Quotas
 from tinsmith.service.sessions import Sessions
 from tinsmith.service.signing import Signer
 from tinsmith.service.streams import Streams
@@ -40,6 +42,7 @@ class Service:
 
     @classmethod
     def build(
+    quotas: Quotas
         cls,
         ledger: Ledger,
         store: CheckpointStore,
@@ -70,21 +73,24 @@ class Service:
                 ring(base_model)
 
         sessions = Sessions(ledger, store, config.service, ring_if_served)
-        samplers = Samplers(ledger, sessions, served, config.limits, ring_if_served)
+        space = FreeSpace(config.home, config.limits.min_free_bytes)
+        quotas = Quotas(ledger, config.limits, config.quotas, space)
+        samplers = Samplers(ledger, sessions, served, config.limits, quotas, ring_if_served)
         signer = Signer(Path(config.home) / "download-secret")
         return cls(
             access=Access(Tokens(Path(config.home) / "token-secret"), keys),
             sessions=sessions,
-            runs=Runs(ledger, sessions, served, losses, config.limits, ring_if_served),
+            runs=Runs(ledger, sessions, served, losses, config.limits, quotas, ring_if_served),
             samplers=samplers,
             model_samplers=ModelSamplers(ledger, sessions, served, samplers),
             completions=Completions(ledger),
             futures=Futures(ledger, tell_cancelled),
             streams=Streams(),
-            checkpoints=Checkpoints(ledger, store, signer, config.service),
+            checkpoints=Checkpoints(ledger, store, signer, config.service, quotas),
             models=served,
         )
 
+            quotas=quotas,
     def wake(self, request_ids: Sequence[str]) -> None:
         """Tell whoever waits for these requests that the ledger holds their outcomes."""
         self.futures.wake(request_ids)

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import numpy as np
 import pytest
-from tinsmith.config import Limits
+from tinsmith.config import Quotas
 from tinsmith.domain.addresses import CheckpointKind
 from tinsmith.domain.datum import Datum
 from tinsmith.domain.errors import (
@@ -366,7 +366,7 @@ def test_a_run_of_a_model_no_longer_served_says_so(house):
 
 def test_beyond_the_backlog_intake_asks_to_wait(house):
     run_id = house.run()
-    narrow = house.build(config=replace(house.config, limits=Limits(max_backlog_ops_per_owner=1)))
+    narrow = house.build(config=replace(house.config, quotas=Quotas(queued_ops=1)))
 
     assert narrow.runs.submit(house.anna, run_id, 1, STEP)
     with pytest.raises(BusyError):

@@ -6,7 +6,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from tinsmith.api.errors import status_of
+from tinsmith.api.errors import status_of, when_to_repeat
 from tinsmith.domain.errors import (
     AccessError,
     BusyError,
@@ -34,7 +34,7 @@ async def answer_domain_error(request: Request, error: Exception) -> Response:
     if isinstance(error, AccessError | NotFoundError):
         code = _NO_KEY if isinstance(error, AccessError) else _NO_MODEL
     body = error_body(str(error), _kind_of(error), code)
-    return JSONResponse(body, status_code=status_of(error, path))
+    return JSONResponse(body, status_code=status_of(error, path), headers=when_to_repeat(error))
 
 
 async def answer_bug(request: Request, error: Exception) -> Response:

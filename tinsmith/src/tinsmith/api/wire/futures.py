@@ -18,6 +18,7 @@ from tinsmith.domain.outcomes import (
     Saved,
     StepDone,
 )
+from tinsmith.service.quotas import Pause
 
 
 def write_outcome(outcome: Outcome) -> bytes | dict[str, Any]:
@@ -57,10 +58,10 @@ def write_future(
     return answer
 
 
-def write_try_again(request_id: str, *, is_healthy: bool) -> dict[str, Any]:
+def write_try_again(request_id: str, pause: Pause | None) -> dict[str, Any]:
     """The SDK tells its user of a pause and of its reason."""
     answer = {"type": "try_again", "request_id": request_id, "queue_state": "active"}
-    if not is_healthy:
-        answer["queue_state"] = "paused_capacity"
-        answer["queue_state_reason"] = "a model of this server is being loaded or restarted"
+    if pause is not None:
+        answer["queue_state"] = pause.state
+        answer["queue_state_reason"] = pause.reason
     return answer
