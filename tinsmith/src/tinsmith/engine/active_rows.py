@@ -6,6 +6,8 @@ walked through a few hundred objects.
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping
 from collections.abc import Sequence as Several
 from dataclasses import dataclass
 
@@ -65,6 +67,7 @@ class ActiveRows:
         self._logprobs = np.zeros((16, 64), dtype=np.float32)
         self._tables = np.zeros((16, 8), dtype=np.int32)
         self._order: StepOrder | None = None
+        self._projects: Mapping[str, int] | None = None
 
     def __len__(self) -> int:
         return len(self._sequences)
@@ -80,7 +83,7 @@ class ActiveRows:
         """A new last row."""
         row, request = len(self), sequence.request
         self._sequences.append(sequence)
-        self._order = None
+        self._order = self._projects = None
         while row >= len(self._settings):
             for name in self._COLUMNS:
                 column = getattr(self, name)
@@ -114,6 +117,19 @@ class ActiveRows:
             settings = SamplingSettings(self._settings[row_of_token], self._device)
             self._order = StepOrder(segments, row_of_token, settings)
         return self._order
+
+    def projects(self) -> Mapping[str, int]:
+        """How many rows are whose; counted anew only when rows have come or gone."""
+        if self._projects is None:
+            self._projects = Counter(one.request.owner for one in self._sequences)
+        return self._projects
+
+    def blocks_by_project(self) -> Counter[str]:
+        """Blocks of the cache; one that sequences share counts for each of them."""
+        held: Counter[str] = Counter()
+        for sequence in self._sequences:
+            held[sequence.request.owner] += len(sequence.blocks)
+        return held
 
     def settings(self, rows: NDArray[np.int64]) -> NDArray[np.void]:
         """Their sampling settings, as records of SamplingSettings.DTYPE."""
@@ -201,9 +217,10 @@ class ActiveRows:
     def rows_of(self, request: SampleRequest) -> list[int]:
         return [row for row, one in enumerate(self._sequences) if one.request is request]
 
-    def newest(self) -> int:
-        """The row of the request that came last."""
-        return max(range(len(self)), key=lambda row: self.owner(row).arrival)
+    def newest_of(self, project: str) -> int:
+        """The row of its request that came last."""
+        rows = (row for row in range(len(self)) if self.owner(row).owner == project)
+        return max(rows, key=lambda row: self.owner(row).arrival)
 
     def remove(self, rows: Several[int]) -> list[Sequence]:
         """Take rows out; returns their sequences, with all tokens that they have. The last rows
@@ -225,7 +242,7 @@ class ActiveRows:
                 column = getattr(self, name)
                 column[holes] = column[movers]
         del self._sequences[num_left:]
-        self._order = None
+        self._order = self._projects = None
         return gone
 
 

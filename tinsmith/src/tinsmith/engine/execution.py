@@ -67,6 +67,8 @@ class RunExecutor:
         self._settings = settings
         self._residency = residency
         self._passes: dict[str, MicroBatchPass] = {}
+        self.tokens_begun = 0
+        """Of all micro-batches so far, that of the moment included."""
 
     def execute(self, record: OpRecord) -> Executed | None:
         """Execute an op, or its next micro-batch; None while micro-batches remain, or while the
@@ -137,12 +139,15 @@ class RunExecutor:
         if under_way is None:
             state = self._state(run_id) if op.forward_only else self._in_window(record)
             under_way = Trainer(self._base_model, state, self._settings).start(op)
-        done = under_way.advance()
+        done = under_way.advance(self._begin)
         if done is None:
             self._passes[run_id] = under_way
             self._residency.hold(run_id)
             return None
         return _done(done)
+
+    def _begin(self, num_tokens: int) -> None:
+        self.tokens_begun += num_tokens
 
     def _optim_step(self, record: OpRecord, op: OptimStep) -> Executed:
         state = self._in_window(record)
@@ -190,6 +195,8 @@ class RunExecutor:
 
     def _save(self, record: OpRecord, op: SaveState | SaveForSampler | SaveExternal) -> Executed:
         state = self._state(record.scope)
+        if self._residency.quotas is not None:
+            self._residency.quotas.check_stored(record.owner)
         if self._ledger.checkpoint(op.address) is not None and not getattr(op, "overwrite", False):
             raise InvalidInputError(
                 f"{op.address} exists already; choose another name, or save a training state "

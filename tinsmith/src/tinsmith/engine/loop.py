@@ -1,8 +1,9 @@
 """The engine's loop: take in what the log holds, take a turn, record what came of it.
 
 Only this thread touches the device. A turn is one micro-batch, one op without one, or one step of
-sampling. Between the layers of a micro-batch samples get their turns as well, and as much time as
-training has had: nobody who wants a token waits longer than a layer.
+sampling; scheduler.turns says whose. Between the layers of a micro-batch samples get their turns as
+well, at most as much time as training has had: whose project has not had more than its share waits
+no longer than a layer for a token.
 """
 
 from __future__ import annotations
@@ -28,10 +29,19 @@ from tinsmith.engine.meter import Meter
 from tinsmith.engine.planning import planned_sampler, planned_training
 from tinsmith.engine.residency import Residency
 from tinsmith.engine.sample_request import DecodeText
+from tinsmith.engine.weights import ProjectWeights
 from tinsmith.ledger.bell import Bell
 from tinsmith.ledger.entries import OpRecord, Settlement
 from tinsmith.ledger.ledger import Ledger
-from tinsmith.scheduler.turns import Backlog, Idle, LastTurns, RunTurn, SampleTurn, next_turn
+from tinsmith.scheduler.turns import (
+    LEAST_TURN_TOKENS,
+    Accounts,
+    Backlog,
+    Idle,
+    RunTurn,
+    SampleTurn,
+    next_turn,
+)
 from tinsmith.telemetry import event, failure
 
 LOOK_ANYWAY_S = 5.0
@@ -74,15 +84,20 @@ class EngineLoop:
         self._base_model = base_model
         self._threads = threads
         self._lease_epoch = lease_epoch
-        self._sampler = planned_sampler(base_model, settings, decode_text)
-        self._frozen = FrozenAdapters(base_model, ledger, store, settings.max_cached_adapters)
+        self._weights = ProjectWeights(ledger)
+        weights = self._weights.by_project
+        self._sampler = planned_sampler(base_model, settings, decode_text, weights)
+        self._frozen = FrozenAdapters(
+            base_model, ledger, store, settings.max_cached_adapters, residency.quotas
+        )
         self._executor = RunExecutor(
             served, base_model, ledger, store, residency, planned_training(base_model, settings)
         )
         self._queues: dict[str, deque[OpRecord]] = {}
         self._meter = Meter(self._sampler, self._queues, bell)
         self._last_row = 0
-        self._last_turns = LastTurns()
+        self._accounts = Accounts()
+        self._charged_tokens = 0
         self._stopping = False
         self._has_news = True
         self._resumed_at = 0.0
@@ -99,21 +114,26 @@ class EngineLoop:
             if self._has_news:
                 self._has_news = False
                 self._take_in()
-            backlog = Backlog(
-                runs=tuple(self._queues),
-                has_samples=self._sampler.has_work,
+            turn, self._accounts = next_turn(
+                self._backlog(), self._accounts, self._weights.by_project
             )
-            turn, self._last_turns = next_turn(backlog, self._last_turns)
             match turn:
-                case RunTurn(run_id):
-                    self._train(run_id)
+                case RunTurn():
+                    self._weights.read_now_and_then()
+                    self._train(turn)
                 case SampleTurn():
-                    self._sample()
+                    self._sample(turn)
                 case Idle():
                     pass
             is_idle = isinstance(turn, Idle)
             self._meter.tell(is_idle=is_idle)
             self._hear(LOOK_ANYWAY_S if is_idle else 0.0)
+
+    def _backlog(self) -> Backlog:
+        runs: dict[str, list[str]] = {}
+        for run_id, queue in self._queues.items():
+            runs.setdefault(queue[0].owner, []).append(run_id)
+        return Backlog(runs, self._sampler.projects)
 
     def _hear(self, patience_s: float) -> None:
         """Wait for the bell no longer than `patience_s`, and note what it said."""
@@ -127,6 +147,7 @@ class EngineLoop:
 
     def _take_in(self) -> None:
         """Read the log on from where we are, some megabytes at a time."""
+        self._weights.read_now_and_then()
         while records := self._ledger.pending(
             self._served.name, after=self._last_row, max_bytes=TAKE_IN_BYTES
         ):
@@ -144,18 +165,22 @@ class EngineLoop:
         except Exception as error:
             self._settle({record.request_id: Executed(_failed(error, record.request_id))})
 
-    def _train(self, run_id: str) -> None:
-        queue = self._queues[run_id]
+    def _train(self, turn: RunTurn) -> None:
+        queue = self._queues[turn.run_id]
         record = queue[0]
         torch.set_num_threads(self._threads.training)
         self._resumed_at = time.monotonic()
-        self._base_model.on_pause = self._between_layers
+        self._base_model.on_pause = lambda: self._between_layers(turn)
+        charged_before = self._charged_tokens
         try:
             executed = self._executor.execute(record)
         except Exception as error:
             executed = Executed(_failed(error, record.request_id))
         finally:
             self._base_model.on_pause = None
+            self._charge(turn)
+            if (had := self._charged_tokens - charged_before) < LEAST_TURN_TOKENS:
+                self._accounts = self._accounts.charge_run(turn, LEAST_TURN_TOKENS - had)
         if self._pause_error is not None:
             raise self._pause_error
         if executed is None:
@@ -165,37 +190,53 @@ class EngineLoop:
         self._settle({record.request_id: executed})
         queue.popleft()
         if not queue:
-            del self._queues[run_id]
+            del self._queues[turn.run_id]
 
-    def _between_layers(self) -> None:
-        """Within a micro-batch of training: let sampling have as much time as training has had."""
+    def _charge(self, turn: RunTurn) -> None:
+        """With the tokens of micro-batches that have begun since the last call."""
+        begun = self._executor.tokens_begun
+        if begun > self._charged_tokens:
+            self._accounts = self._accounts.charge_run(turn, begun - self._charged_tokens)
+            self._charged_tokens = begun
+
+    def _between_layers(self, turn: RunTurn) -> None:
+        """Within a micro-batch of training: let sampling have as much time as training has had, as
+        far as its projects' shares go."""
         had_s = time.monotonic() - self._resumed_at
         if had_s < LEAST_TRAINING_S or self._pause_error is not None:
             return
-        self._base_model.on_pause = None
+        on_pause, self._base_model.on_pause = self._base_model.on_pause, None
+        self._charge(turn)
         try:
             self._hear(0.0)
             if self._has_news:
                 self._has_news = False
                 self._take_in()
             until = time.monotonic() + had_s
-            while self._sampler.has_work and time.monotonic() < until:
-                self._sample()
+            while time.monotonic() < until and (
+                sample_turn := self._accounts.turn_between_layers(
+                    turn.project, self._sampler.projects, self._weights.by_project
+                )
+            ):
+                self._sample(sample_turn)
             self._meter.tell(is_idle=False)
         except Exception as error:  # not the op's fault that is under way: raised after it
             self._pause_error = error
         finally:
             torch.set_num_threads(self._threads.training)
-            self._base_model.on_pause = self._between_layers
+            self._base_model.on_pause = on_pause
             self._resumed_at = time.monotonic()
 
-    def _sample(self) -> None:
+    def _sample(self, turn: SampleTurn) -> None:
         torch.set_num_threads(self._threads.sampling)
         try:
             outcomes = dict(self._sampler.step())
         except Exception as error:
             failed = _failed(error, "sampling")
             outcomes = dict.fromkeys(self._sampler.reset(), failed)
+        self._accounts = self._accounts.charge_sampling(
+            turn, self._sampler.step_tokens, self._weights.by_project
+        )
         told = self._sampler.take_told()
         if told:
             self._bell.ring("tokens", told=told)

@@ -7,7 +7,7 @@ positions of all datums one after another; M, U and A as in engine.scored.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,8 +73,14 @@ class MicroBatchPass:
         self._gradient_P: Tensor | None = None
         """The op's own sum; it reaches the run only when the whole op has succeeded."""
 
-    def advance(self) -> ForwardBackwardDone | None:
+    def advance(
+        self, on_begin: Callable[[int], None] = lambda num_tokens: None
+    ) -> ForwardBackwardDone | None:
         """Run the next micro-batch; the outcome after the last one, None before.
+
+        Args:
+            on_begin: called with the tokens that go through the model, shared ones counted once,
+                before they do.
 
         Raises:
             UserError: the loss, a logprob or the gradient is not finite. The run's gradient is as
@@ -82,7 +88,7 @@ class MicroBatchPass:
         """
         assert self._remaining, "advance() after the outcome"
         try:
-            self._run(self._remaining[0])
+            self._run(self._remaining[0], on_begin)
             del self._remaining[0]
             return self._finish() if not self._remaining else None
         except Exception as error:
@@ -90,7 +96,7 @@ class MicroBatchPass:
                 self._state.fail_window(str(error))
             raise
 
-    def _run(self, numbers: range) -> None:
+    def _run(self, numbers: range, on_begin: Callable[[int], None]) -> None:
         op, base, settings = self._op, self._base, self._settings
         data = op.data[numbers.start : numbers.stop]
         tokens = [datum.tokens for datum in data]
@@ -98,6 +104,7 @@ class MicroBatchPass:
             pack = PackedSequences.sharing(tokens, base.device)
         else:
             pack = PackedSequences([len(one) for one in tokens], base.device)
+        on_begin(pack.num_tokens)
         target_NK = _stacked([datum.loss_fn_inputs[TARGETS] for datum in data], np.int64)
         inputs = {
             name: _stacked([_values(datum, name) for datum in data], np.float32)

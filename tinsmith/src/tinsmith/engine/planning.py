@@ -11,6 +11,7 @@ from tinsmith.engine.sample_request import DecodeText
 from tinsmith.engine.sampler import Sampler
 from tinsmith.engine.target_modules import Part
 from tinsmith.engine.trainer import TrainingSettings
+from tinsmith.scheduler.fair_share import Weights
 from tinsmith.telemetry import event
 
 MAX_CACHE_BYTES = 4 * 2**30
@@ -33,7 +34,10 @@ def planned_training(base: BaseModel, settings: EngineSettings) -> TrainingSetti
 
 
 def planned_sampler(
-    base: BaseModel, settings: EngineSettings, decode_text: DecodeText | None
+    base: BaseModel,
+    settings: EngineSettings,
+    decode_text: DecodeText | None,
+    weights: Weights,
 ) -> Sampler:
     """As set, and as the model's size and memory allow where nothing is set: call it with the base
     model loaded."""
@@ -46,6 +50,7 @@ def planned_sampler(
         prefill_tokens=prefill_tokens,
         max_active_sequences=settings.max_active_sequences,
         max_cache_bytes=cache_bytes,
+        weights=weights,
     )
 
 

@@ -3,12 +3,16 @@
 A turn is either one pass over prompts, or as much of them as its budget of tokens allows, or one
 decode step (one more token for every active sequence). While there is work for both they
 alternate, so that a long prompt holds nobody up. Requests join and leave between turns.
+
+Who joins is decided between projects as scheduler.fair_share says (Sheng et al., "Fairness in
+Serving Large Language Models", OSDI 2024, keep account of the same for a batch of this kind); and
+who holds more of the room than another who waits gives some back.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Collection, Mapping
 
 import numpy as np
 import torch
@@ -22,27 +26,16 @@ from tinsmith.engine.base_model import BaseModel
 from tinsmith.engine.block_pool import BlockPool
 from tinsmith.engine.next_tokens import Chosen, choose
 from tinsmith.engine.prefill import Chunk, run_prefill
+from tinsmith.engine.room import Room
 from tinsmith.engine.sample_request import DecodeText, SampleRequest
+from tinsmith.engine.sampler_counts import SamplerCounts
 from tinsmith.engine.sequence import Sequence
 from tinsmith.engine.waiting_line import WaitingLine
 from tinsmith.nn.cached_sequences import Decode
 from tinsmith.nn.kv_cache import BLOCK, KVCache
+from tinsmith.scheduler.fair_share import Weights
 
 Outcomes = list[tuple[str, Outcome]]
-
-
-@dataclass(slots=True)
-class SamplerCounts:
-    """What was done since the start."""
-
-    prompt_tokens: int = 0
-    """Of all sequences that were started."""
-    cached_prompt_tokens: int = 0
-    """Those of them that were in the cache."""
-    generated_tokens: int = 0
-    decode_steps: int = 0
-    put_back: int = 0
-    """Sequences that had to make room for others, and were prefilled again later."""
 
 
 class Sampler:
@@ -56,12 +49,14 @@ class Sampler:
         prefill_tokens: int = 4096,
         max_active_sequences: int = 256,
         max_cache_bytes: int = 4 << 30,
+        weights: Weights | None = None,
     ) -> None:
         """
         Args:
             decode_text: for stop strings; requests that have any are refused without it.
             prefill_tokens: the most prompt tokens in one turn.
             max_cache_bytes: of keys and values; a sequence that needs more on its own goes alone.
+            weights: of the projects; may change between turns.
         """
         self._base = base
         self._decode_text = decode_text
@@ -71,6 +66,9 @@ class Sampler:
         self.max_blocks = max_cache_bytes // self.block_bytes
         """Of the cache: used ones, and those whose content may be wanted again."""
         self.counts = SamplerCounts()
+        self.step_tokens: Mapping[str, int] = {}
+        """Read and generated in the last step, by project."""
+        self._weights = {} if weights is None else weights
         self._num_arrived = 0
         self._told: list[Told] = []
         self._clear()
@@ -80,8 +78,9 @@ class Sampler:
         """What a pass is at: its sequences are neither waiting nor active."""
         self._cache = KVCache(self._base.device)
         self._pool = BlockPool(self.max_blocks)
-        self._waiting = WaitingLine(self._pool, self._prefill_tokens)
+        self._waiting = WaitingLine(self._pool, self._prefill_tokens, self._weights)
         self._rows = ActiveRows(self._base.device)
+        self._room = Room(self._pool, self._rows, self._waiting, self._weights, self.counts)
         self._was_prefill = False
 
     @property
@@ -107,6 +106,11 @@ class Sampler:
     @property
     def has_work(self) -> bool:
         return len(self._waiting) + len(self._rows) > 0
+
+    @property
+    def projects(self) -> Collection[str]:
+        """Whose sequences wait or are being generated."""
+        return self._rows.projects().keys() | self._waiting.projects
 
     def add(
         self, request_id: str, sample: Sample, adapter: FrozenAdapter | None, owner: str = ""
@@ -143,10 +147,12 @@ class Sampler:
     @torch.inference_mode()
     def step(self) -> Outcomes:
         """Take one turn; returns the requests that it finished."""
+        self.step_tokens = {}
         if len(self._waiting) and not (self._was_prefill and len(self._rows)):
+            self._room.make_way(self._max_rows)
             num_rows = len(self._rows)
             self._under_way = self._waiting.next_chunks(
-                self._max_rows - num_rows, is_alone=num_rows == 0
+                self._max_rows - num_rows, self._room.take_blocks, is_alone=num_rows == 0
             )
             if self._under_way:
                 self._cache.reserve(self._pool.num_blocks)
@@ -165,6 +171,10 @@ class Sampler:
 
     def _prefill(self) -> Outcomes:
         chunks, first_row = self._under_way, len(self._rows)
+        read: Counter[str] = Counter()
+        for chunk in chunks:
+            read[chunk.sequence.request.owner] += len(chunk)
+        self.step_tokens = read
         chosen = run_prefill(self._base, self._cache, self._rows, chunks)
         self._under_way = []
         if chosen is None:
@@ -181,7 +191,8 @@ class Sampler:
         return self._take(new_rows, chosen)
 
     def _decode(self) -> Outcomes:
-        self._make_room()
+        self._room.extend_rows()
+        self._cache.reserve(self._pool.num_blocks)
         rows, order = self._rows, self._rows.order()
         tokens, positions, tables = rows.newest_tokens(order.row_of_token)
         attend = Decode(self._cache, tables, positions)
@@ -195,22 +206,9 @@ class Sampler:
             sequence = rows.sequence(row)
             sequence.publish(self._pool, rows.tokens(row), len(sequence.blocks))
         self.counts.decode_steps += 1
+        self.step_tokens = rows.projects()
+        self._waiting.charge(self.step_tokens)
         return self._take(order.row_of_token, chosen)
-
-    def _make_room(self) -> None:
-        """A block for every row that needs one. Where there is none, first those who only wait let
-        go of theirs, then the newest request's sequence goes back to the queue, to be prefilled
-        again when others have finished."""
-        while without := self._rows.without_room():
-            block = self._pool.take(1, beyond=len(self._rows) == 1)
-            if block is not None:
-                self._rows.extend(without[0], block[0])
-            elif not self._waiting.give_up_blocks():
-                (sequence,) = self._rows.remove([self._rows.newest()])
-                sequence.let_go(self._pool)
-                self._waiting.put_back(sequence)
-                self.counts.put_back += 1
-        self._cache.reserve(self._pool.num_blocks)
 
     def _take(self, rows: NDArray[np.int64], chosen: Chosen) -> Outcomes:
         """Record a token for each of these rows, and let go of those that are done."""
