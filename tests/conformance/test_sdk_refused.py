@@ -15,7 +15,6 @@ def admin(live_server) -> tinker.AdminClient:
 @pytest.mark.parametrize(
     ("call", "path"),
     [
-        (lambda admin, rest: admin.get_audit_log(), "audit"),
         (
             lambda admin, rest: admin.get_billing_usage(
                 "2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z"

@@ -15,6 +15,7 @@ import signal
 import socket
 import sys
 from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
 
@@ -50,15 +51,17 @@ def serve_until_stopped(config: Config, *, as_json: bool = False) -> int:
             that has expired.
         StorageError: the home folder can't be used, or another server uses it.
     """
-    _check_host(config.host)
     models = [resolve(choice) for choice in config.models or (BUILTIN_NAME,)]
     names = [model.name for model in models]
     if len(set(names)) != len(names):
         raise InvalidInputError(f"two models with one name: {', '.join(names)}")
     http = config.http
     tls = TlsFiles(Path(http.tls_cert), Path(http.tls_key)) if http.tls_cert else None
-    with _home_lock(config.home), _listen(config.host, config.port) as listening:
-        return asyncio.run(_Server(config, models, listening, tls, as_json).run())
+    with _home_lock(config.home):
+        _check_host(config)
+        with _listen(config.host, config.port) as listening:
+            server = _Server(config, models, listening, tls, as_json)
+            return asyncio.run(server.run())
 
 
 class _Server:
@@ -160,6 +163,7 @@ class _Server:
             self._renew_certificate()
             try:
                 swept = await asyncio.to_thread(self._service.sessions.sweep)
+                await asyncio.to_thread(self._service.audit.sweep)
             except Exception as error:  # the edge of a background task: it must go on
                 failure("sweep_failed", error)
             else:
@@ -195,15 +199,23 @@ class _Server:
         print(f"tinsmith loads {names}; {self._url}", file=sys.stderr, flush=True)
 
 
-def _check_host(host: str) -> None:
+def _check_host(config: Config) -> None:
+    """Beyond this machine, nobody is served without a key. Raises InvalidInputError."""
     try:
-        is_loopback = host == "localhost" or ipaddress.ip_address(host).is_loopback
+        is_loopback = config.host == "localhost" or ipaddress.ip_address(config.host).is_loopback
     except ValueError:
         is_loopback = False
-    if not is_loopback:
+    if is_loopback:
+        return
+    ledger = Ledger.open(config.ledger)
+    try:
+        has_key = any(key.is_good_at(datetime.now(UTC)) for key in ledger.api_keys())
+    finally:
+        ledger.close()
+    if not has_key:
         raise InvalidInputError(
-            f"--host {host} would be open to other machines, and this version has no API keys "
-            "yet; use 127.0.0.1, and an SSH tunnel to reach it from elsewhere"
+            f"--host {config.host} would be open to other machines, and there is no API key yet: "
+            f"make one with `tinsmith keys create --home {config.home}`, or use 127.0.0.1"
         )
 
 

@@ -10,7 +10,10 @@ from typing import Any
 
 import click
 
+from tinsmith.commands.audit import audit
+from tinsmith.commands.backups import backup, restore
 from tinsmith.commands.checkpoints import checkpoints
+from tinsmith.commands.keys import keys
 from tinsmith.commands.options import (
     config_option,
     configured,
@@ -40,6 +43,10 @@ def main() -> None:
 
 
 main.add_command(checkpoints)
+main.add_command(keys)
+main.add_command(audit)
+main.add_command(backup)
+main.add_command(restore)
 
 
 @main.command()
@@ -140,8 +147,7 @@ def engine(spec: str) -> None:
     from tinsmith.engines import engine_spec
 
     log_to_stderr("info")
-    model, home, settings = engine_spec(spec)
-    sys.exit(run_engine(model, home, settings))
+    sys.exit(run_engine(*engine_spec(spec)))
 
 
 @main.command()

@@ -179,6 +179,8 @@ class Service:
     """A session that has not been heard of for so long is over, and its runs are released."""
     sample_retention_s: float = 3600.0
     """How long results of sampling can be read again."""
+    audit_retention_s: float = 90 * 86400.0
+    """How long the audit log keeps an entry."""
     download_url_ttl_s: float = 3600.0
     """Lifetime of signed download URLs."""
     cors_origins: tuple[str, ...] = ()
@@ -250,11 +252,17 @@ class Config:
     models: tuple[str, ...] = ()
     """Base models: a hub id, a folder, or NAME=FOLDER. Empty: the built-in one."""
     limits: Limits = field(default_factory=Limits)
+    quotas: Quotas = field(default_factory=Quotas)
     engine: Engine = field(default_factory=Engine)
     service: Service = field(default_factory=Service)
-    quotas: Quotas = field(default_factory=Quotas)
     http: Http = field(default_factory=Http)
     recovery: Recovery = field(default_factory=Recovery)
+
+    def __post_init__(self) -> None:
+        if self.database and not self.database.startswith(("postgresql://", "postgres://")):
+            raise InvalidInputError(  # the value is not shown: it may hold a password
+                "setting database has to be a URL such as postgresql://USER@HOST/NAME, or nothing"
+            )
 
     @property
     def ledger(self) -> str | Path:

@@ -11,15 +11,15 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect
-from starlette.routing import Mount, Route
+from starlette.routing import Mount
 
 from tinsmith.api import errors
 from tinsmith.api.front import LARGE_THREADS, Front
 from tinsmith.api.guarded import Guarded
 from tinsmith.api.measured import Measured
-from tinsmith.api.metrics import EngineCollector, Engines, metrics
+from tinsmith.api.metrics import EngineCollector, Engines
 from tinsmith.api.openai.app import create_openai_app
-from tinsmith.api.routes import HUB_ROUTES, TINKER_ROUTES
+from tinsmith.api.routes import HUB_ROUTES, SERVER_ROUTES, TINKER_ROUTES
 from tinsmith.api.waiting import WaitingRoom
 from tinsmith.config import Http, Limits
 from tinsmith.domain.errors import TinsmithError
@@ -67,7 +67,7 @@ def create_app(
         Mount("/api/v1", routes=TINKER_ROUTES),
         Mount("/v1", app=create_openai_app(front)),
         Mount("/hub", routes=HUB_ROUTES),
-        Route("/metrics", metrics),
+        *SERVER_ROUTES,
     ]
     app = Starlette(
         routes=routes,

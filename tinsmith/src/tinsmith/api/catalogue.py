@@ -7,6 +7,7 @@ from collections.abc import Callable
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from tinsmith.api.audit import about
 from tinsmith.api.front import caller_of, front_of, in_thread, page_of, read_fields
 from tinsmith.api.wire.catalogue import (
     write_checkpoint,
@@ -120,6 +121,7 @@ async def copy_weights(request: Request) -> Response:
         ttl_s=fields.integer_or("ttl_seconds", None, low=-(2**63)),
         idempotency_key=request.headers.get("x-idempotency-key"),
     )
+    about(request, str(address))
     return JSONResponse({"tinker_path": str(address)})
 
 

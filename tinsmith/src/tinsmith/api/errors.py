@@ -19,6 +19,7 @@ from tinsmith.api.wire.compression import TooLargeError
 from tinsmith.domain.errors import (
     AccessError,
     BusyError,
+    ForbiddenError,
     InvalidInputError,
     NotFoundError,
     ServiceError,
@@ -46,6 +47,7 @@ STATUSES: dict[type[Exception], Status] = {
     TooLargeError: Status(413),
     InvalidInputError: Status(400),
     AccessError: Status(401),
+    ForbiddenError: Status(403),
     ResultGoneError: Status(410),  # a sample is submitted again under a new number
     NotFoundError: Status(404),
     UserError: Status(422),  # SequenceReusedError and kin: well formed, but it cannot be
@@ -70,20 +72,20 @@ def refusal(code: int, detail: str) -> JSONResponse:
     return JSONResponse({"detail": detail}, status_code=code)
 
 
-async def answer_domain_error(request: Request, error: Exception) -> Response:
-    path = request.url.path
 def when_to_repeat(error: Exception) -> dict[str, str]:
     """The header that says it, if it is known; the SDK heeds up to a minute."""
     after_s = error.retry_after_s if isinstance(error, BusyError) else None
     return {} if after_s is None else {"Retry-After": str(math.ceil(after_s))}
 
 
+async def answer_domain_error(request: Request, error: Exception) -> Response:
+    path = request.url.path
     if isinstance(error, ServiceError) and not isinstance(error, BusyError):
         failure("request_failed", error, path=path)
     answer = refusal(status_of(error, path), str(error))
+    answer.headers.update(when_to_repeat(error))
     if isinstance(error, TokenRejectedError):  # the SDK then exchanges its key once, and repeats
         answer.headers["WWW-Authenticate"] = 'Bearer error="invalid_token"'
-    answer.headers.update(when_to_repeat(error))
     return answer
 
 

@@ -56,20 +56,16 @@ async def in_thread(work: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs)
     return await to_thread.run_sync(partial(work, *args, **kwargs))
 
 
+async def admit(request: Request, key: str | None, *, may_be_silent: bool = False) -> None:
+    """Find out who is asking; `caller_of` knows it from then on. Raises AccessError."""
+    access = front_of(request).service.access
+    ask = partial(access.authenticate, key, is_local(request), may_be_silent=may_be_silent)
+    request.state.caller = ask() if access.answers_at_once(key) else await in_thread(ask)
+
+
 def caller_of(request: Request) -> Caller:
-    """Raises AccessError."""
-    return owner_of_key(request, request.headers.get("x-api-key"))
-
-
-def owner_of_key(request: Request, key: str | None) -> Caller:
-    """Raises AccessError."""
-    return front_of(request).service.access.authenticate(key, is_local(request))
-
-
-def token_for(request: Request) -> str:
-    """A token in exchange for the caller's key. Raises AccessError."""
-    key = request.headers.get("x-api-key")
-    return front_of(request).service.access.exchange(key, is_local(request))
+    """Who is asking, once admitted."""
+    return request.state.caller
 
 
 def is_local(request: Request) -> bool:

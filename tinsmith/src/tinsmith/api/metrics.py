@@ -15,7 +15,7 @@ from prometheus_client.registry import Collector
 from starlette.requests import Request
 from starlette.responses import Response
 
-from tinsmith.api.front import caller_of, front_of, is_local
+from tinsmith.api.front import front_of
 from tinsmith.domain.engine_report import EngineState
 
 Engines = Callable[[], Mapping[str, EngineState]]

@@ -2,60 +2,97 @@
 
 from __future__ import annotations
 
-from starlette.routing import BaseRoute, Route
+from starlette.routing import BaseRoute
 
-from tinsmith.api import catalogue, downloads, futures, hub, sampling, sessions, training
+from tinsmith.api import (
+    audit,
+    catalogue,
+    downloads,
+    futures,
+    hub,
+    metrics,
+    sampling,
+    sessions,
+    training,
+)
+from tinsmith.api.calls import Call, any_key
+from tinsmith.domain.rights import Right
+
+READ, WORK, MANAGE, OPERATE = Right.READ, Right.WORK, Right.MANAGE, Right.OPERATE
 
 RUN = "/training_runs/{run}"
 CHECKPOINT = RUN + "/checkpoints/{kind}/{name}"
 
 TINKER_ROUTES: list[BaseRoute] = [
-    Route("/client/config", sessions.client_config, methods=["POST"]),
-    Route("/client/dynamic_config", sessions.client_dynamic_config, methods=["POST"]),
-    Route("/create_session", sessions.create_session, methods=["POST"]),
-    Route("/session_heartbeat", sessions.session_heartbeat, methods=["POST"]),
-    Route("/sessions", sessions.list_sessions),
-    Route("/sessions/search", sessions.search_sessions, methods=["POST"]),
-    Route("/sessions/{session}", sessions.get_session),
-    Route("/sessions/{session}/finish", sessions.finish_session, methods=["POST"]),
-    Route("/sessions/{session}/project", sessions.assign_project, methods=["PUT"]),
-    Route("/get_server_capabilities", sessions.get_server_capabilities),
-    Route("/telemetry", sessions.telemetry, methods=["POST"]),
-    Route("/auth/token", sessions.auth_token, methods=["POST"]),
-    Route("/auth/apikey/me", sessions.api_key),
-    Route("/auth/apikey/me", sessions.forget_api_key, methods=["DELETE"]),
-    Route("/healthz", sessions.healthz),
-    Route("/create_model", training.create_model, methods=["POST"]),
-    Route("/get_info", training.get_info, methods=["POST"]),
-    Route("/forward_backward", training.forward_backward, methods=["POST"]),
-    Route("/optim_step", training.optim_step, methods=["POST"]),
-    Route("/save_weights", training.save_weights, methods=["POST"]),
-    Route("/save_weights_for_sampler", training.save_weights_for_sampler, methods=["POST"]),
-    Route("/save_weights_external", training.save_weights_external, methods=["POST"]),
-    Route("/load_weights", training.load_weights, methods=["POST"]),
-    Route("/create_sampling_session", sampling.create_sampling_session, methods=["POST"]),
-    Route("/samplers/{sampler}", sampling.get_sampler),
-    Route("/asample", sampling.asample, methods=["POST"]),
-    Route("/retrieve_future", futures.retrieve_future, methods=["POST"]),
-    Route("/retrieve_futures", futures.retrieve_futures, methods=["POST"]),
-    Route("/cancel_future", futures.cancel_future, methods=["POST"]),
-    Route("/training_runs", catalogue.list_runs),
-    Route(RUN, catalogue.get_run),
-    Route(RUN + "/checkpoints", catalogue.list_checkpoints_of_run),
-    Route("/checkpoints", catalogue.list_checkpoints),
-    Route(CHECKPOINT, catalogue.delete_checkpoint, methods=["DELETE"]),
-    Route(CHECKPOINT + "/publish", catalogue.publish_checkpoint, methods=["POST"]),
-    Route(CHECKPOINT + "/publish", catalogue.unpublish_checkpoint, methods=["DELETE"]),
-    Route(CHECKPOINT + "/ttl", catalogue.set_ttl, methods=["PUT"]),
-    Route("/copy_weights", catalogue.copy_weights, methods=["POST"]),
-    Route("/billing/usage/checkpoints/current", catalogue.storage_use),
-    Route("/weights_info", catalogue.weights_info, methods=["POST"]),
-    Route(CHECKPOINT + "/external_weights_urls", downloads.external_weights_urls),
-    Route(CHECKPOINT + "/archive", downloads.archive),
-    Route("/files/{run}/{kind}/{name}/{path:path}", downloads.signed_file),
+    Call("/client/config", sessions.client_config, READ, "POST"),
+    Call("/client/dynamic_config", sessions.client_dynamic_config, READ, "POST"),
+    Call("/create_session", sessions.create_session, WORK, "POST", "session_create"),
+    Call("/session_heartbeat", sessions.session_heartbeat, WORK, "POST"),
+    Call("/sessions", sessions.list_sessions, READ),
+    Call("/sessions/search", sessions.search_sessions, READ, "POST"),
+    Call("/sessions/{session}", sessions.get_session, READ),
+    Call("/sessions/{session}/finish", sessions.finish_session, WORK, "POST", "session_finish"),
+    Call(
+        "/sessions/{session}/project", sessions.assign_project, MANAGE, "PUT", "session_project_set"
+    ),
+    Call("/get_server_capabilities", sessions.get_server_capabilities, READ),
+    Call("/telemetry", sessions.telemetry, READ, "POST"),
+    Call("/auth/token", sessions.auth_token, READ, "POST"),
+    Call("/auth/apikey/me", sessions.api_key, READ),
+    Call("/auth/apikey/me", sessions.forget_api_key, READ, "DELETE"),
+    Call("/healthz", sessions.healthz, None),
+    Call("/create_model", training.create_model, WORK, "POST", "run_create"),
+    Call("/get_info", training.get_info, READ, "POST"),
+    Call("/forward_backward", training.forward_backward, WORK, "POST"),
+    Call("/optim_step", training.optim_step, WORK, "POST"),
+    Call("/save_weights", training.save_weights, WORK, "POST", "checkpoint_save"),
+    Call(
+        "/save_weights_for_sampler",
+        training.save_weights_for_sampler,
+        WORK,
+        "POST",
+        "checkpoint_save",
+    ),
+    Call("/save_weights_external", training.save_weights_external, WORK, "POST", "checkpoint_save"),
+    Call("/load_weights", training.load_weights, WORK, "POST", "run_load"),
+    Call(
+        "/create_sampling_session", sampling.create_sampling_session, WORK, "POST", "sampler_create"
+    ),
+    Call("/samplers/{sampler}", sampling.get_sampler, READ),
+    Call("/asample", sampling.asample, WORK, "POST"),
+    Call("/retrieve_future", futures.retrieve_future, READ, "POST"),
+    Call("/retrieve_futures", futures.retrieve_futures, READ, "POST"),
+    Call("/cancel_future", futures.cancel_future, WORK, "POST"),
+    Call("/training_runs", catalogue.list_runs, READ),
+    Call(RUN, catalogue.get_run, READ),
+    Call(RUN + "/checkpoints", catalogue.list_checkpoints_of_run, READ),
+    Call("/checkpoints", catalogue.list_checkpoints, READ),
+    Call(CHECKPOINT, catalogue.delete_checkpoint, MANAGE, "DELETE", "checkpoint_delete"),
+    Call(
+        CHECKPOINT + "/publish", catalogue.publish_checkpoint, MANAGE, "POST", "checkpoint_publish"
+    ),
+    Call(
+        CHECKPOINT + "/publish",
+        catalogue.unpublish_checkpoint,
+        MANAGE,
+        "DELETE",
+        "checkpoint_unpublish",
+    ),
+    Call(CHECKPOINT + "/ttl", catalogue.set_ttl, MANAGE, "PUT", "checkpoint_ttl_set"),
+    Call("/copy_weights", catalogue.copy_weights, WORK, "POST", "checkpoint_copy"),
+    Call("/billing/usage/checkpoints/current", catalogue.storage_use, READ),
+    Call("/audit", audit.read_audit, MANAGE),
+    Call("/weights_info", catalogue.weights_info, READ, "POST"),
+    Call(CHECKPOINT + "/external_weights_urls", downloads.external_weights_urls, READ),
+    Call(CHECKPOINT + "/archive", downloads.archive, READ),
+    Call("/files/{run}/{kind}/{name}/{path:path}", downloads.signed_file, None),
 ]
 
 HUB_ROUTES: list[BaseRoute] = [
-    Route("/{model:path}/resolve/{revision}/{file:path}", hub.resolve),
-    Route("/{rest:path}", hub.other),
+    Call("/{model:path}/resolve/{revision}/{file:path}", hub.resolve, None),
+    Call("/{rest:path}", hub.other, None),
+]
+
+SERVER_ROUTES: list[BaseRoute] = [
+    Call("/metrics", metrics.metrics, OPERATE, key_of=any_key),
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from tinsmith.api.audit import about
 from tinsmith.api.front import caller_of, front_of, in_thread, read_fields
 from tinsmith.api.wire.catalogue import write_sampler
 from tinsmith.api.wire.futures import write_future
@@ -22,6 +23,7 @@ async def create_sampling_session(request: Request) -> Response:
         base_model=fields.text_or("base_model", None),
         model_path=fields.text_or("model_path", None),
     )
+    about(request, sampler.sampler_id)
     return JSONResponse(
         {"type": "create_sampling_session", "sampling_session_id": sampler.sampler_id}
     )

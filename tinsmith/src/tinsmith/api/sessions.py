@@ -7,20 +7,21 @@ import re
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from tinsmith.api.audit import about
 from tinsmith.api.errors import refusal
 from tinsmith.api.front import (
     caller_of,
     front_of,
     in_thread,
+    is_local,
     page_of,
     read_body,
     read_fields,
-    token_for,
 )
 from tinsmith.api.wire.catalogue import write_capabilities, write_session
 from tinsmith.api.wire.fields import Fields, is_storable
 from tinsmith.api.wire.session_search import read_session_search, write_search_page
-from tinsmith.domain.errors import AccessError, NotFoundError
+from tinsmith.domain.errors import AccessError, ForbiddenError, NotFoundError
 from tinsmith.domain.session_search import CLIENT_REASONS
 from tinsmith.telemetry import event
 
@@ -38,7 +39,6 @@ KEY_PREFIXES = ("tml-", "eyJ")
 
 
 async def client_config(request: Request) -> Response:
-    caller_of(request)
     version = (await read_fields(request)).text_or("sdk_version", "unknown")
     if re.fullmatch(r"[\w.+-]{1,40}", version, re.ASCII):
         event("client_connected", sdk_version=version)
@@ -46,7 +46,6 @@ async def client_config(request: Request) -> Response:
 
 
 async def client_dynamic_config(request: Request) -> Response:
-    caller_of(request)
     return JSONResponse(DYNAMIC_CONFIG)
 
 
@@ -62,6 +61,7 @@ async def create_session(request: Request) -> Response:
         display_name=fields.text_or("display_name", None),
         project_id=fields.text_or("project_id", None),
     )
+    about(request, session.session_id)
     return JSONResponse({"type": "create_session", "session_id": session.session_id})
 
 
@@ -131,13 +131,11 @@ async def get_session(request: Request) -> Response:
 
 
 async def get_server_capabilities(request: Request) -> Response:
-    caller_of(request)
     return JSONResponse(write_capabilities(front_of(request).service.models.list()))
 
 
 async def telemetry(request: Request) -> Response:
     """Accepted and dropped, unread: events may hold the user's own error texts."""
-    caller_of(request)
     await read_body(request)
     return JSONResponse({"status": "accepted"})
 
@@ -151,7 +149,7 @@ async def api_key(request: Request) -> Response:
         {
             "key_id": 0,
             "name": caller.owner,
-            "note": "a key of this tinsmith server",
+            "note": f"a key of this tinsmith server, role {caller.role}",
             "details": {
                 "org_details": {"name": "tinsmith"},
                 "user_details": {"email": caller.owner},
@@ -162,16 +160,17 @@ async def api_key(request: Request) -> Response:
 
 async def forget_api_key(request: Request) -> Response:
     """What `tinker auth logout` asks for, to revoke a key that its login has made. Ours are made
-    by no login."""
-    caller_of(request)
-    return refusal(
-        403, "keys are a setting of this server and cannot be revoked through it; remove it there"
+    by no login, and other machines may use them too."""
+    raise ForbiddenError(
+        "logging out forgets a key on this side only; the server's operator revokes it with "
+        "`tinsmith keys revoke`"
     )
 
 
 async def auth_token(request: Request) -> Response:
     await read_body(request)
-    return JSONResponse({"jwt": token_for(request)})
+    key, access = request.headers.get("x-api-key"), front_of(request).service.access
+    return JSONResponse({"jwt": await in_thread(access.exchange, key, is_local(request))})
 
 
 async def healthz(request: Request) -> Response:

@@ -12,6 +12,7 @@ from typing import TypeVar
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from tinsmith.api.audit import about
 from tinsmith.api.front import caller_of, front_of, in_thread, read_body, read_fields, unpack
 from tinsmith.api.wire.catalogue import write_info
 from tinsmith.api.wire.fields import Fields
@@ -57,6 +58,7 @@ async def create_model(request: Request) -> Response:
         train_unembed=new.train_unembed,
         user_metadata=new.user_metadata,
     )
+    about(request, request_id.rpartition("#")[0])
     return JSONResponse(write_future(request_id))
 
 
@@ -103,6 +105,7 @@ async def save_weights(request: Request) -> Response:
     caller, runs = caller_of(request), front_of(request).service.runs
     fields = await read_fields(request)
     place = read_place(fields)
+    about(request, place.run_id)
 
     def submit(save: Save) -> str:
         return runs.save_state(
@@ -124,6 +127,7 @@ async def save_weights_for_sampler(request: Request) -> Response:
     caller, runs = caller_of(request), front_of(request).service.runs
     fields = await read_fields(request)
     place = read_place(fields)
+    about(request, place.run_id)
 
     def submit(save: Save | SaveUnnamed) -> str:
         is_named = isinstance(save, Save)
@@ -147,6 +151,7 @@ async def save_weights_external(request: Request) -> Response:
     caller, runs = caller_of(request), front_of(request).service.runs
     fields = await read_fields(request)
     place = read_place(fields)
+    about(request, place.run_id)
 
     def submit(save: SaveExternal) -> str:
         return runs.save_external(
@@ -167,8 +172,9 @@ async def load_weights(request: Request) -> Response:
     caller, runs = caller_of(request), front_of(request).service.runs
     fields = await read_fields(request)
     if makes_a_run(fields):
-        return await _create_from_state(caller, runs, fields)
+        return await _create_from_state(request, fields)
     place = read_place(fields)
+    about(request, place.run_id)
 
     def submit(path: str) -> str:
         return runs.load_state(
@@ -184,7 +190,8 @@ async def load_weights(request: Request) -> Response:
     )
 
 
-async def _create_from_state(caller: Caller, runs: Runs, fields: Fields) -> Response:
+async def _create_from_state(request: Request, fields: Fields) -> Response:
+    caller, runs = caller_of(request), front_of(request).service.runs
     new = read_load_as_new_run(fields)
     request_id = await in_thread(
         runs.create_from_state,
@@ -196,6 +203,7 @@ async def _create_from_state(caller: Caller, runs: Runs, fields: Fields) -> Resp
         base_model=new.base_model,
         user_metadata=new.user_metadata,
     )
+    about(request, request_id.rpartition("#")[0])
     return JSONResponse(write_future(request_id))
 
 

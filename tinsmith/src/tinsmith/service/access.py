@@ -2,66 +2,100 @@
 
 from __future__ import annotations
 
-import hashlib
 import hmac
-from collections.abc import Mapping
+from datetime import UTC, datetime
 
 from tinsmith.domain.errors import AccessError
+from tinsmith.domain.key_text import digest_of, is_key, key_id_of
+from tinsmith.domain.projects import LOCAL_PROJECT, ApiKey
 from tinsmith.domain.records import Caller
+from tinsmith.service.keyring import Keyring
 from tinsmith.service.tokens import PREFIX, TokenRejectedError, Tokens
-
-LOCAL_OWNER = "local"
 
 
 class Access:
-    """Without configured keys the service is for this machine alone: on loopback any key belongs
-    to one local user. With keys, everybody shows one of them, loopback included, as a proxy on
-    this machine makes strangers look local.
+    """As long as no key has been made the service is for this machine alone: on loopback any key
+    belongs to one local user. From the first key on everybody shows one, loopback included, as a
+    proxy on this machine makes strangers look local.
 
     Even the local user must send some key: a web page that the user happens to visit can reach a
     loopback port, but it cannot add a header of its own to such a request.
     """
 
-    def __init__(self, tokens: Tokens, keys: Mapping[str, str] | None = None) -> None:
-        """keys: API key -> the owner it stands for."""
+    def __init__(self, tokens: Tokens, keys: Keyring) -> None:
         self._tokens = tokens
-        self._owners = [(_digest(key), owner) for key, owner in (keys or {}).items()]
+        self._keys = keys
 
-    def authenticate(self, api_key: str | None, client_is_loopback: bool) -> Caller:
-        """Raises AccessError, with the reason, for whoever may not come in."""
+    def authenticate(
+        self, api_key: str | None, client_is_loopback: bool, *, may_be_silent: bool = False
+    ) -> Caller:
+        """Who holds this key, or the token that was given for it. May ask the ledger.
+
+        Args:
+            may_be_silent: the local user need not even send a key.
+
+        Raises:
+            AccessError: with the reason, for whoever may not come in.
+        """
+        if not api_key and not may_be_silent:
+            raise AccessError("no API key: send one in the X-API-Key header")
+        if self._keys.is_empty():
+            if client_is_loopback:
+                return Caller(LOCAL_PROJECT)
+            raise AccessError(
+                "this server has no keys and therefore answers only to its own machine; "
+                "its operator makes one with `tinsmith keys create`"
+            )
         if not api_key:
             raise AccessError("no API key: send one in the X-API-Key header")
-        if not self._owners:
-            if client_is_loopback:
-                return Caller(LOCAL_OWNER)
-            raise AccessError(
-                "this server has no keys configured and therefore answers only to its own machine"
-            )
-        if api_key.startswith(PREFIX):
-            return Caller(self._owner_of_token(api_key)[0])
-        given = _digest(api_key)
-        found: str | None = None
-        for known, owner in self._owners:  # all of them, so that the time tells nothing
-            if hmac.compare_digest(known, given):
-                found = owner
-        if found is None:
-            raise AccessError("this API key is not known here")
-        return Caller(found)
+        key = self._key_of_token(api_key) if _is_token(api_key) else self._key(api_key)
+        return Caller(key.project, key.role, key.key_id)
 
     def exchange(self, api_key: str | None, client_is_loopback: bool) -> str:
-        """A token that stands for the key for a while. Raises as `authenticate`."""
+        """A token that stands for the key for a while, and goes with it. Raises as
+        `authenticate`."""
         caller = self.authenticate(api_key, client_is_loopback)
-        not_beyond = None
-        if self._owners and api_key is not None and api_key.startswith(PREFIX):
-            not_beyond = self._owner_of_token(api_key)[1]
-        return self._tokens.mint(caller.owner, not_beyond=not_beyond)
+        ends: list[int] = []
+        if caller.key_id is not None and api_key is not None:
+            key = self._keys.find(caller.key_id)
+            if key is not None and key.expires_at is not None:
+                ends.append(int(key.expires_at.timestamp()))
+            if _is_token(api_key):
+                ends.append(self._tokens.read(api_key).ends_at)
+        return self._tokens.mint(caller, not_beyond=min(ends, default=None))
 
-    def _owner_of_token(self, token: str) -> tuple[str, int]:
-        owner, ends_at = self._tokens.read(token)
-        if owner not in (known for _, known in self._owners):
-            raise TokenRejectedError(f"this token's owner, {owner}, has no key here any more")
-        return owner, ends_at
+    def answers_at_once(self, api_key: str | None) -> bool:
+        """Whether `authenticate` can do without the ledger, which may be slow."""
+        if not api_key:
+            return False
+        try:
+            key_id = (
+                self._tokens.read(api_key).key_id
+                if _is_token(api_key)
+                else key_id_of(digest_of(api_key))
+            )
+        except TokenRejectedError:
+            return False
+        return key_id is not None and self._keys.remembers(key_id)
+
+    def _key(self, api_key: str) -> ApiKey:
+        # The id is looked up, which is public; the rest is compared, whose time tells nothing.
+        digest = digest_of(api_key)
+        key = self._keys.find(key_id_of(digest)) if is_key(api_key) else None
+        if key is None or not hmac.compare_digest(key.digest, digest):
+            raise AccessError("this API key is not known here")
+        if not key.is_good_at(datetime.now(UTC)):
+            what = "has expired" if key.revoked_at is None else "was revoked"
+            raise AccessError(f"this API key, {key.key_id}, {what}; ask for another one")
+        return key
+
+    def _key_of_token(self, token: str) -> ApiKey:
+        key_id = self._tokens.read(token).key_id
+        key = None if key_id is None else self._keys.find(key_id)
+        if key is None or not key.is_good_at(datetime.now(UTC)):
+            raise TokenRejectedError("the key that this token stands for is good no longer")
+        return key
 
 
-def _digest(key: str) -> bytes:
-    return hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()
+def _is_token(text: str) -> bool:
+    return text.startswith(PREFIX)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,15 +12,17 @@ from tinsmith.domain.records import ServedModel
 from tinsmith.domain.training_rules import LossRule
 from tinsmith.ledger.ledger import Ledger
 from tinsmith.service.access import Access
+from tinsmith.service.audit import Audit
 from tinsmith.service.checkpoints import Checkpoints
 from tinsmith.service.completions import Completions
-from tinsmith.service.futures import Futures
 from tinsmith.service.free_space import FreeSpace
+from tinsmith.service.futures import Futures
+from tinsmith.service.keyring import Keyring
 from tinsmith.service.model_samplers import ModelSamplers
 from tinsmith.service.models import Models
+from tinsmith.service.quotas import Quotas
 from tinsmith.service.runs import Runs
 from tinsmith.service.samplers import Samplers
-from tinsmith.service.quotas import Quotas
 from tinsmith.service.sessions import Sessions
 from tinsmith.service.signing import Signer
 from tinsmith.service.streams import Streams
@@ -30,6 +32,7 @@ from tinsmith.service.tokens import Tokens
 @dataclass(frozen=True, slots=True)
 class Service:
     access: Access
+    audit: Audit
     sessions: Sessions
     runs: Runs
     samplers: Samplers
@@ -39,10 +42,10 @@ class Service:
     streams: Streams
     checkpoints: Checkpoints
     models: Models
+    quotas: Quotas
 
     @classmethod
     def build(
-    quotas: Quotas
         cls,
         ledger: Ledger,
         store: CheckpointStore,
@@ -52,7 +55,6 @@ class Service:
         config: Config,
         ring: Callable[[str], object],
         tell_cancelled: Callable[[str, str], object] | None = None,
-        keys: Mapping[str, str] | None = None,
     ) -> Service:
         """Put the parts together.
 
@@ -62,7 +64,6 @@ class Service:
                 its engine; may be called from any thread.
             tell_cancelled: called with a base model and the request_id of a sample of its that was
                 cancelled; from any thread.
-            keys: API key -> owner; none means loopback only.
         """
         served = Models(models)
         names = {model.name for model in models}
@@ -78,7 +79,8 @@ class Service:
         samplers = Samplers(ledger, sessions, served, config.limits, quotas, ring_if_served)
         signer = Signer(Path(config.home) / "download-secret")
         return cls(
-            access=Access(Tokens(Path(config.home) / "token-secret"), keys),
+            access=Access(Tokens(Path(config.home) / "token-secret"), Keyring(ledger)),
+            audit=Audit(ledger, config.service.audit_retention_s),
             sessions=sessions,
             runs=Runs(ledger, sessions, served, losses, config.limits, quotas, ring_if_served),
             samplers=samplers,
@@ -88,9 +90,9 @@ class Service:
             streams=Streams(),
             checkpoints=Checkpoints(ledger, store, signer, config.service, quotas),
             models=served,
+            quotas=quotas,
         )
 
-            quotas=quotas,
     def wake(self, request_ids: Sequence[str]) -> None:
         """Tell whoever waits for these requests that the ledger holds their outcomes."""
         self.futures.wake(request_ids)

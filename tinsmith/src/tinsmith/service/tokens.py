@@ -6,10 +6,12 @@ import base64
 import binascii
 import json
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tinsmith.domain.errors import AccessError
+from tinsmith.domain.records import Caller
 from tinsmith.service.signing import Signer
 
 LIFETIME_S = 3600
@@ -24,6 +26,16 @@ class TokenRejectedError(AccessError):
     """The token is not ours, or too old. Who holds a key may exchange it for another one."""
 
 
+@dataclass(frozen=True, slots=True)
+class Claims:
+    """What a token says."""
+
+    key_id: str | None
+    """Of the key that it stands for; None: it was made when there were no keys."""
+    ends_at: int
+    """Seconds since 1970."""
+
+
 class Tokens:
     """Makes tokens and reads them back, with a secret of this home."""
 
@@ -31,8 +43,9 @@ class Tokens:
         """Makes the secret on first use. Raises StorageError if it can't be read or written."""
         self._signer = Signer(secret_file)
 
-    def mint(self, owner: str, *, not_beyond: int | None = None) -> str:
-        """A token for the owner.
+    def mint(self, caller: Caller, *, not_beyond: int | None = None) -> str:
+        """A token for the caller. What it says of project and role is for its reader: what it
+        opens is what its key opens when it is used.
 
         Args:
             not_beyond: seconds since 1970 at which it ends at the latest: a token that is
@@ -41,18 +54,20 @@ class Tokens:
         now = int(time.time())
         end = now + LIFETIME_S if not_beyond is None else min(now + LIFETIME_S, not_beyond)
         claims = {
-            "sub": f"tml:organization_user:{owner}",
+            "sub": f"tml:organization_user:{caller.owner}",
             "org_id": ORGANIZATION,
             "email": "",
-            "owner": owner,
+            "project": caller.owner,
+            "role": caller.role,
+            "key_id": caller.key_id,
             "iat": now,
             "exp": end,
         }
         signed = f"{_pack(_HEADER)}.{_pack(claims)}"
         return f"{signed}.{_encode(self._signer.mac(signed.encode()))}"
 
-    def read(self, token: str) -> tuple[str, int]:
-        """Its owner, and the second since 1970 at which it ends.
+    def read(self, token: str) -> Claims:
+        """What it says.
 
         Raises:
             TokenRejectedError: not ours, changed, or too old.
@@ -63,7 +78,7 @@ class Tokens:
         claims = json.loads(_decode(signed.partition(".")[2]))
         if time.time() >= claims["exp"]:
             raise TokenRejectedError("this token has expired; exchange the API key for a new one")
-        return claims["owner"], claims["exp"]
+        return Claims(claims.get("key_id"), claims["exp"])
 
 
 def _pack(values: dict[str, Any]) -> str:

@@ -243,3 +243,9 @@ def start_run(client: TestClient) -> Run:
 @pytest.fixture
 def run(client: TestClient) -> Run:
     return start_run(client)
+
+
+@pytest.fixture
+def start() -> Callable[[TestClient], Run]:
+    """Starts a run for a client of one's own."""
+    return start_run

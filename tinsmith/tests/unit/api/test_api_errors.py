@@ -41,7 +41,6 @@ def test_garbage_is_never_our_failure(client, body):
         ("POST", "/api/v1/join_sampling_session"),
         ("POST", "/api/v1/create_custom_loss"),
         ("POST", "/api/v1/forward"),
-        ("GET", "/api/v1/audit"),
         ("GET", "/api/v2/anything"),
         ("GET", "/api/v1/create_model"),
     ],

@@ -6,11 +6,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from tinsmith.config import Service as Settings
-from tinsmith.domain.errors import AccessError, InvalidInputError, NotFoundError
+from tinsmith.domain.errors import InvalidInputError, NotFoundError
 from tinsmith.domain.ops import Release
-from tinsmith.domain.records import Caller
-from tinsmith.service.access import Access
-from tinsmith.service.tokens import Tokens
 
 MODEL = "org/tiny"
 
@@ -119,30 +116,6 @@ def test_the_sweep_deletes_expired_checkpoints_and_unnamed_ones_of_ended_session
         assert house.ledger.checkpoint(gone) is None
         with pytest.raises(NotFoundError):
             house.store.files(gone)
-
-
-def test_on_loopback_any_key_belongs_to_one_local_user(tmp_path):
-    access = Access(Tokens(tmp_path / "secret"))
-
-    assert access.authenticate("tml-a", True) == access.authenticate("tml-b", True)
-    assert access.authenticate("tml-a", True) == Caller("local")
-    for missing in (None, ""):
-        with pytest.raises(AccessError, match="X-API-Key"):
-            access.authenticate(missing, True)
-    with pytest.raises(AccessError, match="only to its own machine"):
-        access.authenticate("tml-a", False)
-
-
-@pytest.mark.parametrize("is_loopback", [True, False])
-def test_with_keys_everybody_shows_one(is_loopback: bool, tmp_path):
-    access = Access(Tokens(tmp_path / "secret"), {"tml-anna": "anna", "tml-boris": "boris"})
-
-    assert access.authenticate("tml-anna", is_loopback) == Caller("anna")
-    assert access.authenticate("tml-boris", is_loopback) == Caller("boris")
-    for wrong in ("tml-ann", "tml-anna ", "TML-ANNA", "\udcff"):
-        with pytest.raises(AccessError, match="not known") as caught:
-            access.authenticate(wrong, is_loopback)
-        assert wrong not in str(caught.value)
 
 
 def test_a_model_that_is_not_served_names_those_that_are(house):

@@ -5,8 +5,8 @@ from __future__ import annotations
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
-from starlette.routing import Route
 
+from tinsmith.api.calls import Call, bearer_key
 from tinsmith.api.errors import answer_nobody
 from tinsmith.api.front import Front
 from tinsmith.api.openai import errors
@@ -14,12 +14,13 @@ from tinsmith.api.openai.chat import chat_completions
 from tinsmith.api.openai.completions import completions
 from tinsmith.api.openai.models import get_model, list_models
 from tinsmith.domain.errors import TinsmithError
+from tinsmith.domain.rights import Right
 
 ROUTES = [
-    Route("/models", list_models),
-    Route("/models/{model:path}", get_model),
-    Route("/completions", completions, methods=["POST"]),
-    Route("/chat/completions", chat_completions, methods=["POST"]),
+    Call("/models", list_models, Right.READ, key_of=bearer_key),
+    Call("/models/{model:path}", get_model, Right.READ, key_of=bearer_key),
+    Call("/completions", completions, Right.WORK, "POST", key_of=bearer_key),
+    Call("/chat/completions", chat_completions, Right.WORK, "POST", key_of=bearer_key),
 ]
 
 

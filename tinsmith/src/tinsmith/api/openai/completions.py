@@ -9,10 +9,9 @@ import numpy as np
 from starlette.requests import Request
 from starlette.responses import Response
 
-from tinsmith.api.front import Front, front_of, in_thread, read_fields
+from tinsmith.api.front import Front, caller_of, front_of, in_thread, read_fields
 from tinsmith.api.openai.answering import Call, Prompted, answer
 from tinsmith.api.openai.asked import MAX_TOP, Asked, check_names, read_asked
-from tinsmith.api.openai.callers import caller_of
 from tinsmith.api.openai.forms import CompletionForm
 from tinsmith.api.openai.growing_text import GrowingText, Piece, ScoredToken
 from tinsmith.api.openai.model_text import ModelText, model_text_in

@@ -8,8 +8,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from tinsmith.api.front import front_of, in_thread
-from tinsmith.api.openai.callers import caller_of
+from tinsmith.api.front import caller_of, front_of, in_thread
 from tinsmith.service.model_samplers import NamedModel
 
 

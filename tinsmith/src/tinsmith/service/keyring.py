@@ -1,0 +1,63 @@
+"""What the ledger says of keys, remembered for a moment, as every request asks."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime, timedelta
+
+from tinsmith.domain.projects import ApiKey
+from tinsmith.ledger.ledger import Ledger
+
+REMEMBERED_S = 1.0
+"""So much later at most, everybody feels that a key was revoked, or the first one made."""
+TOUCHED_EVERY = timedelta(minutes=1)
+
+
+class Keyring:
+    """May be asked from any thread. A key that nobody has asked for yet is always looked up, so a
+    new one is good at once; what is not there is not remembered, so nobody can fill the memory.
+    """
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._found: dict[str, tuple[ApiKey, float]] = {}
+        """key_id -> the key, and when it was read, in monotonic seconds."""
+        self._is_empty = True
+        self._looked_at: float | None = None
+
+    def is_empty(self) -> bool:
+        """Whether there has never been a key."""
+        if self._is_empty and not _is_fresh(self._looked_at):
+            self._is_empty = not self._ledger.has_keys()
+            self._looked_at = time.monotonic()
+        return self._is_empty
+
+    def find(self, key_id: str) -> ApiKey | None:
+        """The key, as it was at most a second ago; revoked and expired ones too."""
+        remembered = self._found.get(key_id)
+        if remembered is not None and _is_fresh(remembered[1]):
+            return remembered[0]
+        key = self._ledger.api_key(key_id)
+        if key is not None:
+            self._found[key_id] = (key, time.monotonic())
+            self._touch(key)
+        return key
+
+    def remembers(self, key_id: str) -> bool:
+        """Whether all that can be asked about this key is answered without the ledger."""
+        remembered = self._found.get(key_id)
+        return (
+            (not self._is_empty or _is_fresh(self._looked_at))
+            and remembered is not None
+            and _is_fresh(remembered[1])
+        )
+
+    def _touch(self, key: ApiKey) -> None:
+        now = datetime.now(UTC)
+        is_new = key.last_used_at is None or now - key.last_used_at >= TOUCHED_EVERY
+        if is_new and key.is_good_at(now):
+            self._ledger.touch_key(key.key_id, now)
+
+
+def _is_fresh(read_at: float | None) -> bool:
+    return read_at is not None and time.monotonic() - read_at < REMEMBERED_S
