@@ -18,7 +18,7 @@ from multiprocessing import AuthenticationError
 from pathlib import Path
 from typing import Any
 
-from tinsmith.config import DATABASE_VARIABLE, Config
+from tinsmith.config import DATABASE_VARIABLE, Config, Engine, Quotas, Recovery
 from tinsmith.domain.engine_report import EngineReport, EngineState
 from tinsmith.domain.records import ServedModel
 from tinsmith.ledger.bell import Bell, BellListener
@@ -129,6 +129,8 @@ class EngineProcess:
             "model": asdict(self.model),
             "home": str(self._config.home.resolve()),
             "engine": asdict(self._config.engine),
+            "quotas": asdict(self._config.quotas),
+            "recovery": asdict(self._config.recovery),
         }
         environment = {
             **os.environ,
@@ -196,7 +198,12 @@ def _close_when_gone(child: subprocess.Popen[bytes], listener: BellListener) -> 
         return
 
 
-def engine_spec(text: str) -> tuple[ServedModel, Path, dict[str, object]]:
+def engine_spec(text: str) -> tuple[ServedModel, Config]:
     """Read what `EngineProcess` handed over on the command line."""
     spec = json.loads(text)
-    return ServedModel(**spec["model"]), Path(spec["home"]), spec["engine"]
+    return ServedModel(**spec["model"]), Config(
+        home=Path(spec["home"]),
+        engine=Engine(**spec["engine"]),
+        quotas=Quotas(**spec["quotas"]),
+        recovery=Recovery(**spec["recovery"]),
+    )

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from tinsmith.checkpoints.store import CheckpointStore
 from tinsmith.config import Engine as EngineSettings
+from tinsmith.config import Quotas
 from tinsmith.domain.addresses import CheckpointAddress
 from tinsmith.domain.datum import Datum
 from tinsmith.domain.ops import (
@@ -27,6 +28,7 @@ from tinsmith.domain.outcomes import Outcome, Succeeded
 from tinsmith.domain.records import Run, Sampler, ServedModel
 from tinsmith.engine.base_model import BaseModel
 from tinsmith.engine.loop import EngineLoop, Threads
+from tinsmith.engine.project_quotas import ProjectQuotas
 from tinsmith.engine.residency import Residency
 from tinsmith.ledger.bell import Bell, BellListener
 from tinsmith.ledger.ledger import Ledger
@@ -62,7 +64,11 @@ class Engine:
     """A loop in a thread, and the front's view of it."""
 
     def __init__(
-        self, home: Path, base_model: BaseModel, settings: EngineSettings | None = None
+        self,
+        home: Path,
+        base_model: BaseModel,
+        settings: EngineSettings | None = None,
+        quotas: Quotas | None = None,
     ) -> None:
         settings = settings or EngineSettings()
         self.ledger = Ledger.open(home / "ledger.db")
@@ -75,12 +81,18 @@ class Engine:
         accepting.join()
         listener.close()
         self.bell = accepted[0]
+        self.home = home
         loop = EngineLoop(
             served=ServedModel(MODEL, "", vocab_size=64, max_context=64),
             base_model=base_model,
             ledger=self.ledger,
             store=self.store,
-            residency=Residency.planned(base_model, home / "aside", settings),
+            residency=Residency.planned(
+                base_model,
+                home / "aside",
+                settings,
+                ProjectQuotas(self.ledger, quotas or Quotas()),
+            ),
             threads=Threads(training=1, sampling=1),
             bell=bell,
             settings=settings,

@@ -9,6 +9,7 @@ from tinsmith.domain.errors import NotFoundError
 from tinsmith.domain.records import Sampler
 from tinsmith.engine.adapter import FrozenAdapter, load_frozen
 from tinsmith.engine.base_model import BaseModel
+from tinsmith.engine.project_quotas import ProjectQuotas
 from tinsmith.ledger.ledger import Ledger
 
 
@@ -16,15 +17,28 @@ class FrozenAdapters:
     """The adapter of each sampler, read from its checkpoint. The least recently used leave."""
 
     def __init__(
-        self, base_model: BaseModel, ledger: Ledger, store: CheckpointStore, capacity: int
+        self,
+        base_model: BaseModel,
+        ledger: Ledger,
+        store: CheckpointStore,
+        capacity: int,
+        quotas: ProjectQuotas | None = None,
     ) -> None:
+        """
+        Args:
+            capacity: adapters kept, of all projects.
+            quotas: how many of one project; None: no more is asked.
+        """
         self._base_model = base_model
         self._ledger = ledger
         self._store = store
         self._capacity = capacity
+        self._quotas = quotas
         self._samplers: dict[str, Sampler] = {}
         self._adapters: OrderedDict[str, FrozenAdapter] = OrderedDict()
         """By the checkpoint's digest, so that an overwritten one is read anew."""
+        self._used_by: dict[str, str] = {}
+        """Digest -> the project that has asked for it last."""
 
     def of_sampler(self, sampler_id: str) -> FrozenAdapter | None:
         """None for a sampler of the base model itself.
@@ -50,6 +64,17 @@ class FrozenAdapters:
             arrays, _ = self._store.read_adapter(sampler.checkpoint)
             adapter = load_frozen(self._base_model, checkpoint.lora, arrays)
         self._adapters[checkpoint.digest] = adapter
+        self._used_by[checkpoint.digest] = sampler.owner
         while len(self._adapters) > self._capacity:
-            self._adapters.popitem(last=False)
+            self._forget(next(iter(self._adapters)))
+        self._keep_quota(sampler.owner)
         return adapter
+
+    def _keep_quota(self, owner: str) -> None:
+        allowed = 0 if self._quotas is None else self._quotas.resident_adapters(owner)
+        theirs = [digest for digest in self._adapters if self._used_by[digest] == owner]
+        for digest in theirs[:-allowed] if allowed else ():
+            self._forget(digest)
+
+    def _forget(self, digest: str) -> None:
+        del self._adapters[digest], self._used_by[digest]

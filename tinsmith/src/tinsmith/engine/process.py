@@ -6,15 +6,12 @@ import os
 import signal
 import time
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 
 import torch
 from transformers import AutoTokenizer
 
 from tinsmith.checkpoints.store import CheckpointStore
-from tinsmith.config import DATABASE_VARIABLE
-from tinsmith.config import Engine as EngineSettings
+from tinsmith.config import DATABASE_VARIABLE, Config
 from tinsmith.domain.errors import TinsmithError
 from tinsmith.domain.records import ServedModel
 from tinsmith.engine.aside_files import file_name
@@ -23,6 +20,7 @@ from tinsmith.engine.devices import SMALL_MODEL_PARAMETERS, choose_device, choos
 from tinsmith.engine.heap import trim_heap
 from tinsmith.engine.loop import EngineLoop, Threads
 from tinsmith.engine.model_files import count_parameters
+from tinsmith.engine.project_quotas import ProjectQuotas
 from tinsmith.engine.residency import Residency
 from tinsmith.engine.sample_request import DecodeText
 from tinsmith.ledger.bell import Bell
@@ -32,11 +30,11 @@ from tinsmith.telemetry import event
 SMALL_MODEL_THREADS = 4
 
 
-def run_engine(served: ServedModel, home: Path, settings: dict[str, Any]) -> int:
+def run_engine(served: ServedModel, config: Config) -> int:
     """Serve one base model until the front says stop or goes away; returns the exit code."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     port, _, key = os.environ.pop("TINSMITH_BELL").partition(":")
-    options = EngineSettings(**settings)
+    home, options = config.home, config.engine
     torch.use_deterministic_algorithms(True, warn_only=True)
     # Else every new tensor is filled with NaN first, which costs a pass over memory and shows
     # nothing: the tests would see whatever is read before it is written.
@@ -57,7 +55,9 @@ def run_engine(served: ServedModel, home: Path, settings: dict[str, Any]) -> int
     ledger = Ledger.open(os.environ.pop(DATABASE_VARIABLE, "") or home / "ledger.db")
     bell = Bell.connect(int(port), key)
     epoch = ledger.acquire_lease(served.name, f"pid {os.getpid()}")
-    residency = Residency.planned(base_model, home / "aside" / file_name(served.name), options)
+    quotas = ProjectQuotas(ledger, config.quotas)
+    aside = home / "aside" / file_name(served.name)
+    residency = Residency.planned(base_model, aside, options, quotas)
     loop = EngineLoop(
         served=served,
         base_model=base_model,

@@ -24,6 +24,7 @@ from tinsmith.engine.adapter import AdapterLayout
 from tinsmith.engine.aside_files import AsideFile, AsideFiles, DamagedFileError
 from tinsmith.engine.base_model import BaseModel
 from tinsmith.engine.free_memory import free_bytes, free_host_bytes
+from tinsmith.engine.project_quotas import ProjectQuotas
 from tinsmith.engine.training_state import StateNotes, TrainingState
 from tinsmith.telemetry import event
 
@@ -54,7 +55,13 @@ class Residency:
     """The states of all runs of one engine, within a budget of device and of host memory."""
 
     def __init__(
-        self, base: BaseModel, folder: Path, *, resident_bytes: int, host_bytes: int
+        self,
+        base: BaseModel,
+        folder: Path,
+        *,
+        resident_bytes: int,
+        host_bytes: int,
+        quotas: ProjectQuotas | None = None,
     ) -> None:
         """
         Args:
@@ -62,11 +69,13 @@ class Residency:
             folder: for files; this engine's own, and emptied.
             resident_bytes: device memory for runs. A run that is larger gets it all to itself.
             host_bytes: host memory for runs put aside; 0 sends them to files at once.
+            quotas: how many runs of one project may be on the device; None: as many as fit.
         """
         self._base = base
         self._files = AsideFiles(folder)
         self._resident_budget = resident_bytes
         self._host_budget = host_bytes
+        self.quotas = quotas
         self._resident: OrderedDict[str, TrainingState] = OrderedDict()
         """Least recently used first."""
         self._aside: OrderedDict[str, _Aside] = OrderedDict()
@@ -74,7 +83,13 @@ class Residency:
         self._held: set[str] = set()
 
     @classmethod
-    def planned(cls, base: BaseModel, folder: Path, settings: EngineSettings) -> Residency:
+    def planned(
+        cls,
+        base: BaseModel,
+        folder: Path,
+        settings: EngineSettings,
+        quotas: ProjectQuotas | None = None,
+    ) -> Residency:
         """Budgets as set, or shares of what is free now, beside the base model."""
         device = base.device
         resident_bytes = settings.resident_bytes or free_bytes(device) // SHARE_OF_FREE
@@ -82,7 +97,9 @@ class Residency:
         if device.type != "cpu":
             host_bytes = settings.host_bytes or free_host_bytes() // SHARE_OF_FREE
         event("room_for_runs", resident_bytes=resident_bytes, host_bytes=host_bytes)
-        return cls(base, folder, resident_bytes=resident_bytes, host_bytes=host_bytes)
+        return cls(
+            base, folder, resident_bytes=resident_bytes, host_bytes=host_bytes, quotas=quotas
+        )
 
     def __contains__(self, run_id: str) -> bool:
         return run_id in self._resident or run_id in self._aside
@@ -169,7 +186,10 @@ class Residency:
         event("run_brought_back", level=logging.DEBUG, run=run_id, ms=_ms_since(started))
 
     def _make_room(self, num_parameters: int, run_id: str) -> None:
-        """Put other runs aside until `run_id` has room for so many parameters."""
+        """Put other runs aside until `run_id` has room for so many parameters, and its project no
+        more runs than it may."""
+        for other in self._too_many_beside(run_id):
+            self._put_aside(other, for_run=run_id)
         others = OrderedDict(
             (other, state.layout.size) for other, state in self._resident.items() if other != run_id
         )
@@ -180,6 +200,23 @@ class Residency:
                 raise NoRoomYetError(f"no room for run {run_id} beside those in the middle of ops")
             self._put_aside(oldest, for_run=run_id)
             del others[oldest]
+
+    def _too_many_beside(self, run_id: str) -> list[str]:
+        """Runs of the same project that have to leave for `run_id`, least recently used first."""
+        if self.quotas is None:
+            return []
+        owner = self.quotas.owner(run_id)
+        allowed = self.quotas.resident_adapters(owner)
+        beside = [
+            other
+            for other in self._resident
+            if other != run_id and self.quotas.owner(other) == owner
+        ]
+        surplus = len(beside) + 1 - allowed if allowed else 0
+        free = [other for other in beside if other not in self._held]
+        if surplus > len(free):
+            raise NoRoomYetError(f"the project of run {run_id} has {allowed} in the middle of ops")
+        return free[: max(surplus, 0)]
 
     def _put_aside(self, run_id: str, for_run: str) -> None:
         state, started = self._resident[run_id], time.monotonic()

@@ -16,12 +16,12 @@ from typing import Literal
 from tinsmith import config
 from tinsmith.domain.errors import BusyError
 from tinsmith.domain.ops import RunOp, Sample, SaveExternal, SaveForSampler, SaveState
+from tinsmith.domain.quota_rules import check_live_runs, check_rank, check_size, check_stored
 from tinsmith.domain.records import ServedModel
 from tinsmith.domain.request_size import RequestSize
 from tinsmith.ledger.entries import Backlog
 from tinsmith.ledger.ledger import Ledger
 from tinsmith.service.free_space import FreeSpace
-from tinsmith.service.quota_checks import check_live_runs, check_rank, check_size, check_stored
 from tinsmith.service.token_bucket import TokenBucket
 
 REMEMBERED_S = 1.0
@@ -86,10 +86,10 @@ class Quotas:
             BusyError: as `admission`.
         """
         quotas = self.of(owner)
-        check_rank(rank, quotas)
+        check_rank(rank, quotas.rank)
         with self._creating:
             if quotas.live_runs:
-                check_live_runs(self._ledger.num_live_runs(owner), quotas)
+                check_live_runs(self._ledger.num_live_runs(owner), quotas.live_runs)
             with self.admission(owner, 0) as backlog:
                 yield backlog
 
@@ -97,16 +97,16 @@ class Quotas:
         """How large it is. Raises InvalidInputError if that, or what is stored, exceeds a quota."""
         quotas = self.of(owner)
         size = RequestSize.of(op, model.max_context)
-        check_size(size, quotas)
+        _check_size(size, quotas)
         if isinstance(op, SaveState | SaveForSampler | SaveExternal):
             self.check_stored(owner)
         return size
 
     def check_stored(self, owner: str, coming_bytes: int = 0) -> None:
         """Raises InvalidInputError if there is no room for one more checkpoint."""
-        quotas = self.of(owner)
-        if quotas.stored_bytes:
-            check_stored(self._ledger.stored_bytes(owner), quotas, coming_bytes)
+        allowed = self.of(owner).stored_bytes
+        if allowed:
+            check_stored(self._ledger.stored_bytes(owner), allowed, coming_bytes)
 
     def fitted(self, owner: str, sample: Sample, model: ServedModel) -> Sample:
         """The sample; if it leaves the length of its answer open, it ends with the quota.
@@ -118,7 +118,7 @@ class Quotas:
         room = quotas.sequence_tokens - sample.prompt.size
         if sample.params.max_tokens is None and 0 < room < model.max_context - sample.prompt.size:
             sample = replace(sample, params=replace(sample.params, max_tokens=room))
-        check_size(RequestSize.of(sample, model.max_context), quotas)
+        _check_size(RequestSize.of(sample, model.max_context), quotas)
         return sample
 
     @contextmanager
@@ -199,6 +199,16 @@ class Quotas:
     def _note(self, owner: str, pause: Pause) -> None:
         with self._lock:
             self._waits[owner] = pause, self._now()
+
+
+def _check_size(size: RequestSize, quotas: config.Quotas) -> None:
+    check_size(
+        size,
+        sequence_tokens=quotas.sequence_tokens,
+        request_datums=quotas.request_datums,
+        request_tokens=quotas.request_tokens,
+        tokens_per_minute=quotas.tokens_per_minute,
+    )
 
 
 def _busy(message: str, retry_after_s: float) -> BusyError:
