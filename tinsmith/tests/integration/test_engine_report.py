@@ -21,7 +21,7 @@ def hear(engine: Engine, is_last: Callable[[EngineReport], bool]) -> list[Engine
     while time.monotonic() < deadline:
         message = engine.bell.listen(0.1)
         if message is not None and message["kind"] == "report":
-            heard.append(EngineReport(**message["report"]))
+            heard.append(EngineReport.read(message["report"]))
             if is_last(heard[-1]):
                 return heard
     raise AssertionError(f"no such report, but {heard[-3:]}")

@@ -1,9 +1,35 @@
-"""What an engine tells of its work: numbers without names, for whoever watches the server."""
+"""What an engine tells of its work, for whoever watches the server: numbers, and no names but those
+of projects."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
+
+WAIT_TURNS_BOUNDS = (0, 1, 2, 3, 4, 6, 8, 12, 16, 32, 64, 128, 256, 512, 1024)
+WAIT_S_BOUNDS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
+"""Upper bounds of what is counted together; the last count is of what lies beyond."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProjectReport:
+    """Counts since the project's work was first seen, or seen again after a long while."""
+
+    ops_waiting: int
+    """Ops of runs that have not been executed."""
+    requests_waiting: int
+    """Requests for samples of which some have not been started."""
+    turns: int
+    tokens: int
+    """That went through the model for it, in training and sampling; shared ones count once."""
+    wait_turns: Sequence[int]
+    """Ops and requests by the turns of other projects between their arrival and their first turn,
+    the one included in which they came."""
+    wait_turns_sum: int
+    wait_s: Sequence[int]
+    """The same by seconds."""
+    wait_s_sum: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +57,14 @@ class EngineReport:
     block_bytes: int = 0
     ops_waiting: Mapping[str, int] = field(default_factory=dict)
     """Ops of runs that have not been executed, by kind."""
+    projects: Mapping[str, ProjectReport] = field(default_factory=dict[str, ProjectReport])
+    """By name; those that have work now or had lately."""
+
+    @classmethod
+    def read(cls, told: Mapping[str, Any]) -> EngineReport:
+        """From what `asdict` made of one, and JSON of that."""
+        projects = {name: ProjectReport(**one) for name, one in told["projects"].items()}
+        return cls(**{**told, "projects": projects})
 
 
 @dataclass(frozen=True, slots=True)

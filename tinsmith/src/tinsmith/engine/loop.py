@@ -117,6 +117,7 @@ class EngineLoop:
             turn, self._accounts = next_turn(
                 self._backlog(), self._accounts, self._weights.by_project
             )
+            self._meter.projects.turn(turn)
             match turn:
                 case RunTurn():
                     self._weights.read_now_and_then()
@@ -143,6 +144,7 @@ class EngineLoop:
             self._stopping = self._stopping or message["kind"] == "stop"
             if message["kind"] == "cancel":
                 self._sampler.cancel(message["request_ids"])
+                self._meter.projects.forget(message["request_ids"])
             message = self._bell.listen(0.0)
 
     def _take_in(self) -> None:
@@ -153,6 +155,7 @@ class EngineLoop:
         ):
             for record in records:
                 self._last_row = record.row
+                self._meter.projects.arrived(record.request_id, record.owner)
                 if isinstance(record.op, Sample):
                     self._take_in_sample(record, record.op)
                 else:
@@ -168,6 +171,7 @@ class EngineLoop:
     def _train(self, turn: RunTurn) -> None:
         queue = self._queues[turn.run_id]
         record = queue[0]
+        self._meter.projects.began([record.request_id])
         torch.set_num_threads(self._threads.training)
         self._resumed_at = time.monotonic()
         self._base_model.on_pause = lambda: self._between_layers(turn)
@@ -196,8 +200,9 @@ class EngineLoop:
         """With the tokens of micro-batches that have begun since the last call."""
         begun = self._executor.tokens_begun
         if begun > self._charged_tokens:
-            self._accounts = self._accounts.charge_run(turn, begun - self._charged_tokens)
-            self._charged_tokens = begun
+            num_tokens, self._charged_tokens = begun - self._charged_tokens, begun
+            self._accounts = self._accounts.charge_run(turn, num_tokens)
+            self._meter.projects.worked({turn.project: num_tokens})
 
     def _between_layers(self, turn: RunTurn) -> None:
         """Within a micro-batch of training: let sampling have as much time as training has had, as
@@ -237,6 +242,8 @@ class EngineLoop:
         self._accounts = self._accounts.charge_sampling(
             turn, self._sampler.step_tokens, self._weights.by_project
         )
+        self._meter.projects.began(self._sampler.step_began)
+        self._meter.projects.worked(self._sampler.step_tokens)
         told = self._sampler.take_told()
         if told:
             self._bell.ring("tokens", told=told)
@@ -246,6 +253,7 @@ class EngineLoop:
     def _settle(self, executed: Mapping[str, Executed]) -> None:
         """Record outcomes and wake who waits. A disk that refuses is asked again until it takes
         them or we are told to stop: what was executed must not be lost for want of room."""
+        self._meter.projects.forget(executed)
         settlements = [
             Settlement(request_id, one.outcome, self._lease_epoch, one.checkpoint)
             for request_id, one in executed.items()

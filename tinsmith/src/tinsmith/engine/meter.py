@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import asdict
 
 from tinsmith.domain.engine_report import EngineReport
 from tinsmith.domain.ops import RUN_OP_KINDS, ForwardBackward, Op, OptimStep, kind_of
+from tinsmith.engine.project_meter import ProjectMeter
 from tinsmith.engine.sampler import Sampler
 from tinsmith.ledger.bell import Bell
 from tinsmith.ledger.entries import OpRecord
@@ -25,6 +27,7 @@ class Meter:
         self._sampler = sampler
         self._queues = queues
         self._bell = bell
+        self.projects = ProjectMeter()
         self._training_tokens = 0
         self._optim_steps = 0
         self._told: EngineReport | None = None
@@ -50,10 +53,12 @@ class Meter:
 
     def _report(self) -> EngineReport:
         sampler, counts = self._sampler, self._sampler.counts
-        ops_waiting = dict.fromkeys(RUN_OP_KINDS, 0)
+        ops_waiting, ops_of = dict.fromkeys(RUN_OP_KINDS, 0), Counter[str]()
         for queue in self._queues.values():
             for record in queue:
                 ops_waiting[kind_of(record.op)] += 1
+                ops_of[record.owner] += 1
+        requests_of = sampler.waiting_by_project
         return EngineReport(
             prompt_tokens=counts.prompt_tokens,
             cached_prompt_tokens=counts.cached_prompt_tokens,
@@ -62,11 +67,12 @@ class Meter:
             put_back=counts.put_back,
             training_tokens=self._training_tokens,
             optim_steps=self._optim_steps,
-            requests_waiting=sampler.num_waiting,
+            requests_waiting=requests_of.total(),
             sequences_active=sampler.num_active,
             blocks_used=sampler.num_blocks_used,
             blocks_reusable=sampler.num_blocks_reusable,
             blocks_limit=sampler.max_blocks,
             block_bytes=sampler.block_bytes,
             ops_waiting=ops_waiting,
+            projects=self.projects.reports(ops_of, requests_of),
         )

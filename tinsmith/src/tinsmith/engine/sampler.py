@@ -68,6 +68,8 @@ class Sampler:
         self.counts = SamplerCounts()
         self.step_tokens: Mapping[str, int] = {}
         """Read and generated in the last step, by project."""
+        self.step_began: list[str] = []
+        """Requests whose prompts, or parts of them, were read in it."""
         self._weights = {} if weights is None else weights
         self._num_arrived = 0
         self._told: list[Told] = []
@@ -86,7 +88,12 @@ class Sampler:
     @property
     def num_waiting(self) -> int:
         """Requests of which some sequence has not been started."""
-        return len(self._waiting.requests())
+        return self.waiting_by_project.total()
+
+    @property
+    def waiting_by_project(self) -> Counter[str]:
+        """Requests of which some sequence has not been started."""
+        return Counter(request.owner for request in self._waiting.requests())
 
     @property
     def num_active(self) -> int:
@@ -147,7 +154,7 @@ class Sampler:
     @torch.inference_mode()
     def step(self) -> Outcomes:
         """Take one turn; returns the requests that it finished."""
-        self.step_tokens = {}
+        self.step_tokens, self.step_began = {}, []
         if len(self._waiting) and not (self._was_prefill and len(self._rows)):
             self._room.make_way(self._max_rows)
             num_rows = len(self._rows)
@@ -174,6 +181,7 @@ class Sampler:
         read: Counter[str] = Counter()
         for chunk in chunks:
             read[chunk.sequence.request.owner] += len(chunk)
+            self.step_began.append(chunk.sequence.request.request_id)
         self.step_tokens = read
         chosen = run_prefill(self._base, self._cache, self._rows, chunks)
         self._under_way = []
