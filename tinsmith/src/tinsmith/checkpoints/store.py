@@ -148,6 +148,10 @@ class CheckpointStore:
         size = len(fresh_manifest) + sum(one["bytes"] for one in manifest["files"].values())
         return WrittenCheckpoint(size, hashlib.sha256(fresh_manifest).hexdigest())
 
+    def folder(self, address: CheckpointAddress) -> Path:
+        """Where the checkpoint's files are, if there is one."""
+        return self._directory(address)
+
     def manifest(self, address: CheckpointAddress) -> dict[str, Any]:
         """The manifest as written.
 

@@ -6,7 +6,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from sqlalchemy import Connection, Engine, create_engine, event, exc
@@ -48,6 +48,19 @@ class SqliteFile:
 
     def has_ended(self, connection: Connection) -> bool:
         return not connection.connection.dbapi_connection.in_transaction  # type: ignore[union-attr]
+
+    def copy_to(self, file: Path) -> None:
+        """Copy it, as it is at one moment, while others write."""
+        if not self._path.is_file():
+            raise StorageError(f"there is no ledger at {self._path}; nothing to back up")
+        source_url = f"{self._path.resolve().as_uri()}?mode=rw"
+        with (
+            self.errors(),
+            closing(sqlite3.connect(source_url, uri=True)) as source,
+            closing(sqlite3.connect(file)) as target,
+        ):
+            source.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}").close()
+            source.backup(target)
 
 
 def prepare(connection: sqlite3.Connection, _record: object = None) -> None:
