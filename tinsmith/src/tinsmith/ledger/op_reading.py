@@ -21,23 +21,46 @@ _OUTCOMES = select(ops.c.seq_id, ops.c.outcome).where(
     ops.c.seq_id.in_(bindparam("at_seq_ids", expanding=True)),
     ops.c.outcome.is_not(None),
 )
+_PENDING = (
+    select(
+        ops.c.row,
+        ops.c.scope,
+        ops.c.seq_id,
+        ops.c.owner,
+        ops.c.appended_at,
+        ops.c.payload,
+    )
+    .where(
+        ops.c.base_model == bindparam("of_model"),
+        ops.c.settled_at.is_(None),
+        ops.c.row > bindparam("after_row"),
+    )
+    .order_by(ops.c.row)
+)
+_IS_EARLIER = (ops.c.scope == bindparam("at_scope")) & (ops.c.seq_id < bindparam("at_seq_id"))
+_BEGINS_WINDOW = ops.c.kind.in_(["create_run", "create_run_from_state", "optim_step"]) | (
+    (ops.c.kind == "load_state") & ops.c.is_failed.is_(False)
+)
+# Ordered and limited, so that the index is read backwards for a few rows, not all of them.
+_WINDOW_START = (
+    select(ops.c.seq_id).where(_IS_EARLIER, _BEGINS_WINDOW).order_by(ops.c.seq_id.desc()).limit(1)
+)
+_FAILED_IN_WINDOW = (
+    select(ops.c.seq_id, ops.c.outcome)
+    .where(
+        _IS_EARLIER,
+        ops.c.seq_id > bindparam("after_seq_id"),
+        ops.c.kind == "forward_backward",
+        ops.c.is_failed,
+    )
+    .order_by(ops.c.seq_id)
+)
 
 
 def pending(
     connection: Connection, base_model: str, after: int, max_bytes: int | None
 ) -> list[OpRecord]:
-    rows = connection.execute(
-        select(
-            ops.c.row,
-            ops.c.scope,
-            ops.c.seq_id,
-            ops.c.owner,
-            ops.c.appended_at,
-            ops.c.payload,
-        )
-        .where(ops.c.base_model == base_model, ops.c.settled_at.is_(None), ops.c.row > after)
-        .order_by(ops.c.row)
-    )
+    rows = connection.execute(_PENDING, {"of_model": base_model, "after_row": after})
     records: list[OpRecord] = []
     num_bytes = 0
     for row in rows:
@@ -59,25 +82,10 @@ def pending(
 
 
 def gradient_window(connection: Connection, run_id: str, seq_id: int) -> GradientWindow:
-    is_earlier = (ops.c.scope == run_id) & (ops.c.seq_id < seq_id)
-    begins = ops.c.kind.in_(["create_run", "create_run_from_state", "optim_step"]) | (
-        (ops.c.kind == "load_state") & ops.c.is_failed.is_(False)
-    )
-    # Ordered and limited, so that the index is read backwards for a few rows, not all of them.
-    start = connection.execute(
-        select(ops.c.seq_id).where(is_earlier, begins).order_by(ops.c.seq_id.desc()).limit(1)
-    ).scalar()
+    here = at_place(run_id, seq_id)
+    start = connection.execute(_WINDOW_START, here).scalar()
     start = -1 if start is None else start
-    rows = connection.execute(
-        select(ops.c.seq_id, ops.c.outcome)
-        .where(
-            is_earlier,
-            ops.c.seq_id > start,
-            ops.c.kind == "forward_backward",
-            ops.c.is_failed,
-        )
-        .order_by(ops.c.seq_id)
-    )
+    rows = connection.execute(_FAILED_IN_WINDOW, {**here, "after_seq_id": start})
     failed = tuple(FailedOp(row.seq_id, decode(row.outcome).message) for row in rows)
     return GradientWindow(start, failed)
 
