@@ -11,7 +11,6 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect
-from starlette.routing import Mount
 
 from tinsmith.api import errors
 from tinsmith.api.front import LARGE_THREADS, Front
@@ -19,7 +18,7 @@ from tinsmith.api.guarded import Guarded
 from tinsmith.api.measured import Measured
 from tinsmith.api.metrics import EngineCollector, Engines
 from tinsmith.api.openai.app import create_openai_app
-from tinsmith.api.routes import HUB_ROUTES, SERVER_ROUTES, TINKER_ROUTES
+from tinsmith.api.routes import every_route
 from tinsmith.api.waiting import WaitingRoom
 from tinsmith.config import Http, Limits
 from tinsmith.domain.errors import TinsmithError
@@ -63,12 +62,7 @@ def create_app(
         http.public_url.rstrip("/"),
         CapacityLimiter(LARGE_THREADS),
     )
-    routes = [
-        Mount("/api/v1", routes=TINKER_ROUTES),
-        Mount("/v1", app=create_openai_app(front)),
-        Mount("/hub", routes=HUB_ROUTES),
-        *SERVER_ROUTES,
-    ]
+    routes = every_route(create_openai_app(front))
     app = Starlette(
         routes=routes,
         exception_handlers={

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterator
 from typing import BinaryIO
@@ -72,8 +73,9 @@ async def archive(request: Request) -> Response:
     caller, checkpoints = caller_of(request), front_of(request).service.checkpoints
     address = address_of(request)
     pieces = await in_thread(checkpoints.archive, caller, address)
+    first = await in_thread(next, pieces, b"")  # while a refusal can still be told
     return StreamingResponse(
-        pieces,
+        itertools.chain((first,), pieces),
         media_type="application/gzip",
         headers={"Content-Disposition": f'attachment; filename="{address.name}.tar.gz"'},
     )

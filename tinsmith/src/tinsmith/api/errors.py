@@ -69,7 +69,12 @@ def status_of(error: Exception, path: str) -> int:
 
 def refusal(code: int, detail: str) -> JSONResponse:
     """The body that the SDK shows to its user; a 400 without one is taken for a broken proxy."""
-    return JSONResponse({"detail": detail}, status_code=code)
+    return JSONResponse({"detail": writable(detail)}, status_code=code)
+
+
+def writable(text: str) -> str:
+    """Without the half surrogates that JSON can spell and a refusal may quote."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def when_to_repeat(error: Exception) -> dict[str, str]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from starlette.routing import BaseRoute
+from starlette.routing import BaseRoute, Mount
+from starlette.types import ASGIApp
 
 from tinsmith.api import (
     audit,
@@ -96,3 +97,13 @@ HUB_ROUTES: list[BaseRoute] = [
 SERVER_ROUTES: list[BaseRoute] = [
     Call("/metrics", metrics.metrics, OPERATE, key_of=any_key),
 ]
+
+
+def every_route(openai: ASGIApp) -> list[BaseRoute]:
+    """All that the server answers, with the part that speaks as OpenAI's API does."""
+    return [
+        Mount("/api/v1", routes=TINKER_ROUTES),
+        Mount("/v1", app=openai),
+        Mount("/hub", routes=HUB_ROUTES),
+        *SERVER_ROUTES,
+    ]

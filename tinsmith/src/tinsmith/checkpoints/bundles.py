@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tarfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from tinsmith.checkpoints.archives import read_tar
 from tinsmith.checkpoints.store import ADAPTER_CONFIG, ADAPTER_WEIGHTS, MANIFEST, OPTIMIZER
 from tinsmith.domain.errors import InvalidInputError
 
-_KNOWN = (ADAPTER_CONFIG, ADAPTER_WEIGHTS, OPTIMIZER, MANIFEST)
+MAX_JSON_BYTES = 2**20
+MAX_WEIGHTS_BYTES = 32 * 2**30
+_KNOWN = {
+    ADAPTER_CONFIG: MAX_JSON_BYTES,
+    ADAPTER_WEIGHTS: MAX_WEIGHTS_BYTES,
+    OPTIMIZER: MAX_WEIGHTS_BYTES,
+    MANIFEST: MAX_JSON_BYTES,
+}
+"""The files that are read, and how many bytes each may have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +42,12 @@ def read_bundle(source: Path) -> Bundle:
     """Whatever adapter is in the folder or tar; nothing is unpacked onto the disk.
 
     Raises:
-        InvalidInputError: it can't be read, holds no adapter or several, or its files are not
-            those of its manifest.
+        InvalidInputError: it can't be read, holds no adapter or several, what no adapter has, or
+            files that are not those of its manifest.
     """
     try:
         files = _of_folder(source) if source.is_dir() else _of_tar(source)
-    except (OSError, tarfile.TarError, EOFError) as error:
+    except OSError as error:
         raise InvalidInputError(
             f"cannot read {source}: {error}. Give a folder or a tar(.gz) with {ADAPTER_CONFIG} "
             f"and {ADAPTER_WEIGHTS}"
@@ -67,23 +75,19 @@ def _of_folder(folder: Path) -> dict[str, bytes]:
     if len(parents) > 1:
         raise InvalidInputError(_several(folder, sorted(str(parent) for parent in parents)))
     place = parents.pop() if parents else folder
-    return {name: (place / name).read_bytes() for name in _KNOWN if (place / name).is_file()}
+    files = {name: place / name for name in _KNOWN if (place / name).is_file()}
+    for name, file in files.items():
+        if file.stat().st_size > _KNOWN[name]:
+            raise InvalidInputError(f"{file} has too many bytes for such a file")
+    return {name: file.read_bytes() for name, file in files.items()}
 
 
 def _of_tar(path: Path) -> dict[str, bytes]:
-    with tarfile.open(path) as archive:
-        plain = (member for member in archive.getmembers() if member.isfile())
-        members = [(PurePosixPath(member.name), member) for member in plain]
-        parents = {str(name.parent) for name, _ in members if name.name == ADAPTER_CONFIG}
-        if len(parents) > 1:
-            raise InvalidInputError(_several(path, sorted(parents)))
-        files: dict[str, bytes] = {}
-        for name, member in members:
-            if name.name in _KNOWN and str(name.parent) in parents:
-                file = archive.extractfile(member)
-                assert file is not None  # it is a plain file
-                files[name.name] = file.read()
-    return files
+    found = {PurePosixPath(name): data for name, data in read_tar(path, _KNOWN).items()}
+    parents = {place.parent for place in found if place.name == ADAPTER_CONFIG}
+    if len(parents) > 1:
+        raise InvalidInputError(_several(path, sorted(str(parent) for parent in parents)))
+    return {place.name: data for place, data in found.items() if place.parent in parents}
 
 
 def _several(source: Path, places: list[str]) -> str:
@@ -92,7 +96,7 @@ def _several(source: Path, places: list[str]) -> str:
 
 def _check(source: Path, manifest: Mapping[str, Any], files: Mapping[str, bytes]) -> None:
     listed = manifest.get("files")
-    if not isinstance(listed, dict):
+    if not isinstance(listed, dict) or not {*files} - {MANIFEST} <= {*listed}:
         raise InvalidInputError(f"{source}: {MANIFEST} is no manifest of a tinsmith checkpoint")
     for name, entry in listed.items():
         wanted = entry.get("sha256") if isinstance(entry, dict) else None
@@ -110,8 +114,9 @@ def _check(source: Path, manifest: Mapping[str, Any], files: Mapping[str, bytes]
 def _read_json(source: Path, name: str, data: bytes) -> dict[str, Any]:
     try:
         values = json.loads(data)
-    except ValueError as error:
-        raise InvalidInputError(f"{source}: {name} is not readable JSON: {error}") from error
+    except (ValueError, RecursionError) as error:
+        why = "it is nested too deeply" if isinstance(error, RecursionError) else error
+        raise InvalidInputError(f"{source}: {name} is not readable JSON: {why}") from error
     if not isinstance(values, dict):
         raise InvalidInputError(f"{source}: {name} must hold a JSON object")
     return values

@@ -180,7 +180,10 @@ class CheckpointStore:
         """Relative path -> size in bytes of everything in the checkpoint, manifest included."""
         manifest = self.manifest(address)
         sizes = {name: entry["bytes"] for name, entry in manifest["files"].items()}
-        sizes[MANIFEST] = (self._directory(address) / MANIFEST).stat().st_size
+        try:
+            sizes[MANIFEST] = (self._directory(address) / MANIFEST).stat().st_size
+        except FileNotFoundError:  # deleted since it was read
+            raise NotFoundError(f"there is no checkpoint {address}") from None
         return sizes
 
     def open(self, address: CheckpointAddress, relative_path: str) -> BinaryIO:

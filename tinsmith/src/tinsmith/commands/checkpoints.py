@@ -48,11 +48,11 @@ def import_(
     a tar.gz goes on exactly where it was, optimizer and all. A PEFT adapter starts with a fresh
     optimizer; whatever its lora_alpha, it computes the same as before.
     """
+    from tinsmith.domain.projects import LOCAL_PROJECT
     from tinsmith.engine.checkpoint_import import import_checkpoint
-    from tinsmith.service.access import LOCAL_OWNER
 
     config = configured(config_file, home, database)
-    imported = import_checkpoint(config, source, owner=LOCAL_OWNER, name=name, model=model)
+    imported = import_checkpoint(config, source, owner=LOCAL_PROJECT, name=name, model=model)
     if as_json:
         click.echo(json.dumps(imported.to_json(), indent=2))
     else:

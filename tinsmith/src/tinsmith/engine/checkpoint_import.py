@@ -37,6 +37,8 @@ from tinsmith.engine.target_modules import (
 from tinsmith.ledger.ledger import Ledger
 
 Arrays = dict[str, NDArray[Any]]
+DTYPES = frozenset({torch.float32, torch.bfloat16, torch.float16, torch.float64, torch.int64})
+"""In which adapters and optimizers are stored, the last for numbers of steps."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +92,11 @@ def import_checkpoint(
         material = _from_own(bundle, bundle.manifest, bundle.optimizer, model)
     else:
         material = _from_peft(bundle, model)
+    if not 1 <= material.lora.rank <= config.limits.max_rank:
+        raise InvalidInputError(
+            f"the adapter's rank is {material.lora.rank}; this server takes 1 to "
+            f"{config.limits.max_rank} (setting limits.max_rank)"
+        )
     run, address = ended_run(
         owner, material.base_model, material.lora, CheckpointKind.TRAINING, chosen
     )
@@ -207,8 +214,13 @@ def _targets(served: ServedModel) -> tuple[TargetModule, ...]:
 def _arrays(data: bytes, name: str) -> Arrays:
     try:
         tensors = load_safetensors(data)
-    except SafetensorError as error:
+    except (SafetensorError, KeyError) as error:  # KeyError: a dtype that torch does not have
         raise InvalidInputError(f"{name} is not readable: {error}") from error
+    for key, value in tensors.items():
+        if value.dtype not in DTYPES:
+            raise InvalidInputError(f"tensor {key[:200]!r} of {name} is stored as {value.dtype}")
+        if not bool(torch.isfinite(value).all()):
+            raise InvalidInputError(f"tensor {key[:200]!r} of {name} holds NaN or infinity")
     return {
         key: (value.float() if value.is_floating_point() else value).numpy()
         for key, value in tensors.items()

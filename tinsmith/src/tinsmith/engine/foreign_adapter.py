@@ -26,6 +26,9 @@ from tinsmith.engine.target_modules import Part, TargetModule
 Arrays = Mapping[str, NDArray[np.float32]]
 
 _NAME = re.compile(r"base_model\.model\.(?P<path>.+)\.lora_(?P<half>[AB])(\.default)?\.weight")
+MAX_ALPHA = 1e6
+MAX_PATTERN = 256
+MAX_REPEATS = 4
 _REFUSED = {
     "use_dora": "DoRA scales whole columns",
     "fan_in_fan_out": "its layers are stored transposed",
@@ -113,8 +116,28 @@ def _check_config(config: Mapping[str, Any]) -> None:
             raise InvalidInputError(
                 f"{key} of the adapter is {config[key]!r}: {why}, which cannot be trained on here"
             )
+    for key, kind in (("alpha_pattern", dict), ("target_parameters", list)):
+        if not isinstance(config.get(key) or kind(), kind):
+            raise InvalidInputError(f"{key} of the adapter is no {kind.__name__}")
+    for pattern in config.get("alpha_pattern") or ():
+        _check_pattern(pattern)
     if config.get("bias", "none") != "none":
         raise InvalidInputError(f"bias of the adapter is {config['bias']!r}; only 'none' is served")
+
+
+def _check_pattern(pattern: str) -> None:
+    """Raises InvalidInputError for what is no regular expression, or may take for ever to match."""
+    try:
+        re.compile(pattern)
+        is_odd = len(pattern) > MAX_PATTERN or len(re.findall(r"[*+?{]", pattern)) > MAX_REPEATS
+        is_odd = is_odd or re.search(r"\)[*+?{]", pattern) is not None
+    except (re.error, RecursionError, OverflowError):
+        is_odd = True
+    if is_odd:
+        raise InvalidInputError(
+            f"alpha_pattern of the adapter has {pattern[:80]!r}; wanted is a simple regular "
+            "expression for names of layers"
+        )
 
 
 def _pairs(arrays: Arrays) -> dict[str, tuple[NDArray[np.float32], NDArray[np.float32]]]:
@@ -126,6 +149,8 @@ def _pairs(arrays: Arrays) -> dict[str, tuple[NDArray[np.float32], NDArray[np.fl
                 f"tensor {name!r} is no A or B of a layer; only those can be imported. PEFT "
                 "adds copies of embeddings unless one saves with save_embedding_layers=False"
             )
+        if array.ndim != 2:
+            raise InvalidInputError(f"tensor {name!r} has shape {list(array.shape)}, no matrix's")
         if not np.isfinite(array).all():
             raise InvalidInputError(f"tensor {name!r} holds values that are not finite")
         halves.setdefault(match["path"], {})[match["half"]] = array
@@ -171,6 +196,6 @@ def _scale(config: Mapping[str, Any], target: TargetModule, rank: int) -> float:
         if re.match(rf"(.*\.)?({pattern})$", _whole_name(target)):  # PEFT's own rule
             alpha = own
             break
-    if not isinstance(alpha, int | float) or not math.isfinite(alpha):
+    if not isinstance(alpha, int | float) or not abs(alpha) <= MAX_ALPHA:
         raise InvalidInputError(f"lora_alpha of the adapter is {alpha!r}; a number is wanted")
     return alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)

@@ -63,8 +63,11 @@ class BoundedConnection(H11Protocol):
         super().pause_writing()
 
     def send_400_response(self, msg: str) -> None:
-        """What can't be parsed behind the head of a request that is being answered already gets no
-        second answer."""
+        """For what can't be parsed. If it is the body of a request, nothing else is answered to
+        that: this is its answer, or the one that has begun is cut off."""
+        if self.cycle is not None:
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
             super().send_400_response(msg)
         else:

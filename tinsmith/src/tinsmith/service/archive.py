@@ -5,6 +5,7 @@ from __future__ import annotations
 import tarfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from typing import BinaryIO
 
 CHUNK_BYTES = 2**20
@@ -18,7 +19,8 @@ def tar_gz(
 
     Args:
         files: (path in the archive, size in bytes).
-        open_file: opens one of the paths; closed here, also if nobody reads on.
+        open_file: opens one of the paths, before the first piece; closed here, also if nobody
+            reads on.
         mtime: what the archive says about when they were made, in seconds since 1970.
 
     Raises:
@@ -26,11 +28,13 @@ def tar_gz(
     """
     # Weights hardly shrink, so the fastest level loses nothing.
     packer = zlib.compressobj(level=1, wbits=_GZIP)
-    for path, size in files:
-        info = tarfile.TarInfo(path)
-        info.size, info.mtime, info.mode = size, int(mtime), 0o644
-        yield packer.compress(info.tobuf())
-        with open_file(path) as file:
+    with ExitStack() as opened:
+        # All of them before the first piece: they may be deleted while somebody reads slowly.
+        sources = [opened.enter_context(open_file(path)) for path, _ in files]
+        for (path, size), file in zip(files, sources, strict=True):
+            info = tarfile.TarInfo(path)
+            info.size, info.mtime, info.mode = size, int(mtime), 0o644
+            yield packer.compress(info.tobuf())
             left = size
             while left:
                 piece = file.read(min(CHUNK_BYTES, left))
@@ -38,6 +42,6 @@ def tar_gz(
                     raise ValueError(f"{path} ends {left} bytes early")
                 left -= len(piece)
                 yield packer.compress(piece)
-        yield packer.compress(bytes(-size % tarfile.BLOCKSIZE))
+            yield packer.compress(bytes(-size % tarfile.BLOCKSIZE))
     yield packer.compress(bytes(2 * tarfile.BLOCKSIZE))
     yield packer.flush()

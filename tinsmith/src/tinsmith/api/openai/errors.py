@@ -6,7 +6,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from tinsmith.api.errors import status_of, when_to_repeat
+from tinsmith.api.errors import status_of, when_to_repeat, writable
 from tinsmith.domain.errors import (
     AccessError,
     BusyError,
@@ -23,7 +23,8 @@ _NO_MODEL = "model_not_found"
 
 
 def error_body(message: str, kind: str, code: str | None = None) -> dict[str, object]:
-    return {"error": {"message": message, "type": kind, "param": None, "code": code}}
+    told = {"message": writable(message), "type": kind, "param": None, "code": code}
+    return {"error": told}
 
 
 async def answer_domain_error(request: Request, error: Exception) -> Response:

@@ -6,9 +6,9 @@ import zstandard
 
 from tinsmith.domain.errors import InvalidInputError
 
-STEP_BYTES = 1024
+STEP_BYTES = 64
 """Input fed at a time. A zstd block of four bytes can stand for 128 KiB, so one step can grow the
-output by 32 MiB at most before we look again."""
+output by 2 MiB at most before we look again."""
 
 
 class TooLargeError(InvalidInputError):
