@@ -178,7 +178,7 @@ class EngineProcess:
             elif message["kind"] == "tokens":
                 self._on_tokens(message["told"])
             elif message["kind"] == "report":
-                self._report = EngineReport(**message["report"])
+                self._report = EngineReport.read(message["report"])
 
 
 def _accept_engine(listener: BellListener) -> Bell:
