@@ -162,7 +162,7 @@ class _Server:
             await asyncio.sleep(SWEEP_EVERY_S)
             self._renew_certificate()
             try:
-                swept = await asyncio.to_thread(self._service.sessions.sweep)
+                swept = await asyncio.to_thread(self._service.retention.sweep)
                 await asyncio.to_thread(self._service.audit.sweep)
             except Exception as error:  # the edge of a background task: it must go on
                 failure("sweep_failed", error)

@@ -148,7 +148,7 @@ class Recovery:
 
     max_replay_s: float = 60.0
     """A run is written to disk so often that a restart has no more than this much of the engine's
-    time to repeat; 0: after each op."""
+    time to repeat."""
     keep_snapshots: int = 2
     """The newest ones of each run, whatever they take. At least 1."""
     history_bytes: int = 512 * 2**20
@@ -181,6 +181,9 @@ class Service:
     """How long results of sampling can be read again."""
     audit_retention_s: float = 90 * 86400.0
     """How long the audit log keeps an entry."""
+    training_result_retention_s: float = 7 * 86400.0
+    """The same for what forward and forward_backward answered. The log of a run keeps its losses
+    and gradient norms."""
     download_url_ttl_s: float = 3600.0
     """Lifetime of signed download URLs."""
     cors_origins: tuple[str, ...] = ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from datetime import UTC, datetime
@@ -9,9 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from tinsmith.checkpoints.snapshots import SnapshotStore
 from tinsmith.checkpoints.store import CheckpointStore
 from tinsmith.config import Engine as EngineSettings
 from tinsmith.config import Quotas
+from tinsmith.config import Recovery as RecoverySettings
 from tinsmith.domain.addresses import CheckpointAddress
 from tinsmith.domain.datum import Datum
 from tinsmith.domain.ops import (
@@ -69,8 +72,13 @@ class Engine:
         base_model: BaseModel,
         settings: EngineSettings | None = None,
         quotas: Quotas | None = None,
+        recovery: RecoverySettings | None = None,
+        session: str | None = None,
     ) -> None:
+        """With a `session` of an earlier engine, its runs go on."""
         settings = settings or EngineSettings()
+        self.home = home
+        self.base_model = base_model
         self.ledger = Ledger.open(home / "ledger.db")
         self.store = CheckpointStore(home / "checkpoints")
         listener = BellListener()
@@ -96,14 +104,21 @@ class Engine:
             threads=Threads(training=1, sampling=1),
             bell=bell,
             settings=settings,
+            snapshots=SnapshotStore(home / "snapshots"),
+            recovery=recovery or RecoverySettings(),
             lease_epoch=self.ledger.acquire_lease(MODEL, "test"),
             decode_text=None,
         )
-        self.thread = threading.Thread(target=loop.run)
+        self.thread = threading.Thread(target=self._run, args=[loop])
         self.thread.start()
-        self.session = self.ledger.create_session("me").session_id
+        self.session = session or self.ledger.create_session("me").session_id
         self.run_id = f"{self.session}:train:0"
-        assert isinstance(self.create(0, LORA), Succeeded)
+        if session is None:
+            assert isinstance(self.create(0, LORA), Succeeded)
+
+    def _run(self, loop: EngineLoop) -> None:
+        with contextlib.suppress(EOFError):  # `crash`
+            loop.run()
 
     def create(self, number: int, lora: LoraConfig) -> Outcome:
         """Make run `number` of the session."""
@@ -132,6 +147,13 @@ class Engine:
         sampler_id = f"{self.session}:sample:{number}"
         self.ledger.create_sampler(Sampler(sampler_id, self.session, "me", MODEL, checkpoint))
         return sampler_id
+
+    def crash(self) -> None:
+        """End in the middle of whatever it is, as if the front had died: nothing is saved."""
+        self.bell.close()
+        self.thread.join(PATIENCE_S)
+        self.ledger.close()
+        assert not self.thread.is_alive()
 
     def stop(self) -> None:
         self.bell.ring("stop")

@@ -33,6 +33,7 @@ from safetensors.numpy import load as load_safetensors
 from safetensors.numpy import save as save_safetensors
 
 from tinsmith.checkpoints import encryption
+from tinsmith.checkpoints.syncing import make_folder, sync_folder, write_durably
 from tinsmith.domain.addresses import CheckpointAddress, CheckpointKind
 from tinsmith.domain.errors import InvalidInputError, NotFoundError, StorageError, UserError
 
@@ -114,10 +115,10 @@ class CheckpointStore:
         fresh = target.parent / f".{target.name}.{uuid.uuid4().hex}.new"
         with _storage_errors(target):
             try:
-                fresh.mkdir(parents=True)
+                make_folder(fresh)
                 for name, data in [*files.items(), (MANIFEST, manifest)]:
-                    _write_durably(fresh / name, data)
-                _fsync_directory(fresh)
+                    write_durably(fresh / name, data)
+                sync_folder(fresh)
                 self._put_in_place(fresh, target)
             finally:
                 shutil.rmtree(fresh, ignore_errors=True)
@@ -137,11 +138,11 @@ class CheckpointStore:
         fresh = directory.parent / f".{directory.name}.{uuid.uuid4().hex}.new"
         with _storage_errors(directory):
             try:
-                fresh.mkdir(parents=True)
+                make_folder(fresh)
                 for name in manifest["files"]:
                     _link_or_copy(self._directory(source) / name, fresh / name)
-                _write_durably(fresh / MANIFEST, fresh_manifest)
-                _fsync_directory(fresh)
+                write_durably(fresh / MANIFEST, fresh_manifest)
+                sync_folder(fresh)
                 self._put_in_place(fresh, directory)
             finally:
                 shutil.rmtree(fresh, ignore_errors=True)
@@ -227,7 +228,7 @@ class CheckpointStore:
                 target.rename(doomed)
             except FileNotFoundError:
                 return
-            _fsync_directory(target.parent)
+            sync_folder(target.parent)
             shutil.rmtree(doomed, ignore_errors=True)
 
     def sweep(self, is_known: Callable[[CheckpointAddress], bool]) -> int:
@@ -299,7 +300,7 @@ class CheckpointStore:
         if target.exists():
             target.rename(old)
         fresh.rename(target)
-        _fsync_directory(target.parent)
+        sync_folder(target.parent)
         shutil.rmtree(old, ignore_errors=True)
 
     def _read_verified(self, address: CheckpointAddress, name: str) -> bytes:
@@ -347,29 +348,12 @@ def _what_is_wrong(manifest: object) -> str | None:
     return None
 
 
-def _write_durably(path: Path, data: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
 def _link_or_copy(source: Path, target: Path) -> None:
     # A checkpoint's files are never written again, so that two may share one.
     try:
         os.link(source, target)
     except OSError:  # this file system has no hard links
-        _write_durably(target, source.read_bytes())
-
-
-def _fsync_directory(path: Path) -> None:
-    if os.name == "nt":  # directories can't be opened there; NTFS journals renames itself
-        return
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        write_durably(target, source.read_bytes())
 
 
 @contextmanager

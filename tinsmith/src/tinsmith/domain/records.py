@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any
 
 from tinsmith.domain.addresses import CheckpointAddress
 from tinsmith.domain.model_limits import ModelLimits
@@ -68,6 +69,8 @@ class Run:
     user_metadata: Mapping[str, str] = field(default_factory=dict)
     is_corrupted: bool = False
     is_ended: bool = False
+    inexact: str | None = None
+    """Why a replay gave other bits than the first time; None: it never did."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,3 +108,22 @@ class Checkpoint:
     is_listed: bool = True
     """False for the unnamed saves behind a sampling client."""
     user_metadata: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A run's whole state on disk, as it was after one of its ops: where recovery starts."""
+
+    run_id: str
+    seq_id: int
+    """The op after which it was taken."""
+    num_steps: int
+    """Optimizer steps in it."""
+    created_at: datetime
+    size_bytes: int
+    file: str
+    """Its path below the home's snapshots."""
+    digest: str
+    """SHA-256 of the file."""
+    notes: Mapping[str, Any]
+    """What the state holds besides its vectors; JSON."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import os
 import re
 import shutil
@@ -21,9 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
+from tinsmith.checkpoints.flat_vectors import Vectors, as_bytes, pieces
 from tinsmith.domain.errors import ServiceError, StorageError
-
-Vectors = Mapping[str, NDArray[np.float32]]
 
 
 class DamagedFileError(ServiceError):
@@ -65,9 +63,8 @@ class AsideFiles:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0)
             with os.fdopen(os.open(fresh, flags, 0o600), "wb") as file:
-                file.write(_header(vectors))
-                for vector in vectors.values():
-                    file.write(_bytes(vector))
+                for piece in pieces(vectors):
+                    file.write(piece)
             fresh.replace(path)
         except OSError as error:
             with contextlib.suppress(OSError):
@@ -75,7 +72,7 @@ class AsideFiles:
             raise StorageError(
                 f"run {run_id} can't be put aside in a file: {error.strerror or error}"
             ) from error
-        return AsideFile(path, {name: zlib.crc32(_bytes(v)) for name, v in vectors.items()})
+        return AsideFile(path, {name: zlib.crc32(as_bytes(v)) for name, v in vectors.items()})
 
     def read(self, file: AsideFile) -> dict[str, NDArray[np.float32]]:
         """The vectors as written, in memory of their own.
@@ -96,7 +93,7 @@ class AsideFiles:
                 f"can't read {file.path.name}: {error.strerror or error}; repeat the request"
             ) from error
         for name, checksum in file.checksums.items():
-            if zlib.crc32(_bytes(vectors[name])) != checksum:
+            if zlib.crc32(as_bytes(vectors[name])) != checksum:
                 raise DamagedFileError(f"its file is damaged: {name} is not what was written")
         return vectors
 
@@ -110,19 +107,3 @@ def file_name(text: str) -> str:
     """A name for a file or folder that stands for any text: readable, and never another's."""
     digest = hashlib.sha256(text.encode()).hexdigest()[:12]
     return f"{re.sub(r'[^A-Za-z0-9_-]+', '-', text)[:80]}-{digest}"
-
-
-def _bytes(vector: NDArray[np.float32]) -> memoryview:
-    return np.ascontiguousarray(vector, dtype="<f4").view(np.uint8).data
-
-
-def _header(vectors: Vectors) -> bytes:
-    """Safetensors' own: the length of a JSON text, and that text, which says where what is."""
-    entries, start = {}, 0
-    for name, vector in vectors.items():
-        stop = start + vector.size * 4
-        entries[name] = {"dtype": "F32", "shape": [vector.size], "data_offsets": [start, stop]}
-        start = stop
-    text = json.dumps(entries).encode()
-    text += b" " * (-len(text) % 8)  # vectors start at a multiple of eight, as others expect it
-    return len(text).to_bytes(8, "little") + text

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 from tinsmith.checkpoints.store import CheckpointStore
 from tinsmith.domain.addresses import CheckpointAddress
-from tinsmith.domain.errors import InvalidInputError, NotFoundError, ServiceError
+from tinsmith.domain.errors import InvalidInputError, NotFoundError
 from tinsmith.domain.ops import (
     CreateRun,
     CreateRunFromState,
     ForwardBackward,
     LoadState,
     LoraConfig,
+    Op,
     OptimStep,
     Release,
     Sample,
@@ -22,22 +23,29 @@ from tinsmith.domain.ops import (
     SaveForSampler,
     SaveState,
 )
-from tinsmith.domain.outcomes import Loaded, Outcome, Released, Result, RunCreated, Saved, Succeeded
-from tinsmith.domain.records import Checkpoint, ServedModel
+from tinsmith.domain.outcomes import (
+    ForwardBackwardDone,
+    Loaded,
+    Outcome,
+    Released,
+    Result,
+    RunCreated,
+    Saved,
+    StepDone,
+    Succeeded,
+)
+from tinsmith.domain.records import Checkpoint, ServedModel, Snapshot
 from tinsmith.engine.adapter import AdapterLayout, AdapterState, OptimizerState
 from tinsmith.engine.adapter_config import adapter_config
-from tinsmith.engine.aside_files import DamagedFileError
 from tinsmith.engine.base_model import BaseModel
 from tinsmith.engine.micro_batch import MicroBatchPass
+from tinsmith.engine.recovery import Recovery
+from tinsmith.engine.replay import enter_window, logged_settings
 from tinsmith.engine.residency import NoRoomYetError, Residency
 from tinsmith.engine.trainer import Trainer, TrainingSettings
 from tinsmith.engine.training_state import TrainingState
-from tinsmith.ledger.entries import OpRecord
+from tinsmith.ledger.entries import Execution, OpRecord
 from tinsmith.ledger.ledger import Ledger
-
-
-class RunLostError(ServiceError):
-    """The run's state went with an engine that stopped, or with a damaged file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +54,8 @@ class Executed:
 
     outcome: Outcome
     checkpoint: Checkpoint | None = None
+    execution: Execution | None = None
+    snapshot: Snapshot | None = None
 
 
 class RunExecutor:
@@ -58,30 +68,67 @@ class RunExecutor:
         ledger: Ledger,
         store: CheckpointStore,
         residency: Residency,
+        recovery: Recovery,
         settings: TrainingSettings,
+        clock: Callable[[], float],
     ) -> None:
+        """`clock` tells the engine's own time, without what others get in the middle of an op."""
         self._served = served
         self._base_model = base_model
         self._ledger = ledger
         self._store = store
         self._settings = settings
         self._residency = residency
+        self._recovery = recovery
+        self._clock = clock
         self._passes: dict[str, MicroBatchPass] = {}
         self.tokens_begun = 0
         """Of all micro-batches so far, that of the moment included."""
+        self._spent_s: dict[str, float] = {}
+        """By runs in the middle of an op."""
 
     def execute(self, record: OpRecord) -> Executed | None:
-        """Execute an op, or its next micro-batch; None while micro-batches remain, or while the
-        op has to wait for room that runs in the middle of their ops take.
+        """Execute an op, or its next micro-batch; None while micro-batches remain, while the run
+        is being brought back after a crash, or while the op has to wait for room that runs in the
+        middle of their ops take.
 
         Raises:
             UserError: the op can't be executed; the run is as it was before.
             ServiceError: our side failed.
         """
+        run_id, started = record.scope, self._clock()
+        executed = None
         try:
-            return self._execute(record)
+            if _needs_state(record.op) and not self._recovery.is_there(
+                run_id, record.seq_id, self._begin
+            ):
+                return None
+            started = self._clock()
+            executed = self._execute(record)
         except NoRoomYetError:
             return None
+        except Exception:
+            self._spent_s.pop(run_id, None)
+            raise
+        spent_s = self._spent_s.pop(run_id, 0.0) + self._clock() - started
+        if executed is None:
+            self._spent_s[run_id] = spent_s
+            return None
+        match executed.outcome:
+            case Succeeded(ForwardBackwardDone(metrics=metrics) | StepDone(metrics=metrics)):
+                execution = Execution(spent_s, logged_settings(self._settings), metrics)
+                return replace(executed, execution=execution)
+            case _:
+                return executed
+
+    def settled(self, record: OpRecord, executed: Executed) -> None:
+        """An op that was executed is on record: what it has made of the run may be kept."""
+        if executed.snapshot is not None:
+            self._recovery.loaded(executed.snapshot)
+        elif executed.execution is not None:
+            self._recovery.advanced(record.scope, record.seq_id, executed.execution.engine_s)
+        elif isinstance(record.op, CreateRun) and isinstance(executed.outcome, Succeeded):
+            self._recovery.created(record.scope)
 
     def _execute(self, record: OpRecord) -> Executed | None:
         run_id = record.scope
@@ -91,11 +138,11 @@ class RunExecutor:
                 return _done(RunCreated(run_id))
             case CreateRunFromState(source=source, with_optimizer=with_optimizer):
                 checkpoint = self._checkpoint(source, record.owner)
-                self._add(run_id, checkpoint.lora, lambda: self._load(checkpoint, with_optimizer))
-                return _done(Loaded(run_id, source))
+                return self._load(record, checkpoint, with_optimizer)
             case LoadState(source=source, with_optimizer=with_optimizer):
-                self._load_into(run_id, source, record.owner, with_optimizer)
-                return _done(Loaded(run_id, source))
+                checkpoint = self._checkpoint(source, record.owner)
+                self._check_shape(run_id, checkpoint)
+                return self._load(record, checkpoint, with_optimizer)
             case ForwardBackward() as op:
                 return self._forward_backward(record, op)
             case OptimStep() as op:
@@ -103,6 +150,7 @@ class RunExecutor:
             case SaveState() | SaveForSampler() | SaveExternal() as op:
                 return self._save(record, op)
             case Release():
+                self._recovery.forget(run_id)
                 self._residency.drop(run_id)
                 return _done(Released(run_id))
             case Sample():
@@ -114,30 +162,12 @@ class RunExecutor:
     def _fresh(self, lora: LoraConfig) -> TrainingState:
         return TrainingState(AdapterState.create(self._base_model, lora))
 
-    def _state(self, run_id: str) -> TrainingState:
-        self._expect(run_id)
-        try:
-            return self._residency.take(run_id)
-        except DamagedFileError as error:
-            raise self._lost(run_id, f"put aside for want of memory, and {error}") from error
-
-    def _expect(self, run_id: str) -> None:
-        if run_id not in self._residency:
-            raise self._lost(run_id, "lost when its engine stopped")
-
-    def _lost(self, run_id: str, how: str) -> RunLostError:
-        self._ledger.mark_corrupted(run_id)
-        return RunLostError(
-            f"the state of run {run_id} was {how}; create a training client from the run's last "
-            "checkpoint and go on from there"
-        )
-
     def _forward_backward(self, record: OpRecord, op: ForwardBackward) -> Executed | None:
         run_id = record.scope
         under_way = self._passes.pop(run_id, None)
         self._residency.let_go(run_id)
         if under_way is None:
-            state = self._state(run_id) if op.forward_only else self._in_window(record)
+            state = self._residency.take(run_id) if op.forward_only else self._in_window(record)
             under_way = Trainer(self._base_model, state, self._settings).start(op)
         done = under_way.advance(self._begin)
         if done is None:
@@ -155,11 +185,8 @@ class RunExecutor:
 
     def _in_window(self, record: OpRecord) -> TrainingState:
         """The run's state, told of what intake refused: those ops never came by here."""
-        state = self._state(record.scope)
-        window = self._ledger.gradient_window(record.scope, record.seq_id)
-        state.enter_window(window.start_seq_id)
-        for failed in window.failed:
-            state.fail_window(f"seq_id {failed.seq_id}: {failed.message}")
+        state = self._residency.take(record.scope)
+        enter_window(state, self._ledger, record.scope, record.seq_id)
         return state
 
     def _checkpoint(self, source: CheckpointAddress, owner: str) -> Checkpoint:
@@ -172,7 +199,21 @@ class RunExecutor:
             )
         return checkpoint
 
-    def _load(self, checkpoint: Checkpoint, with_optimizer: bool) -> TrainingState:
+    def _load(self, record: OpRecord, checkpoint: Checkpoint, with_optimizer: bool) -> Executed:
+        """The run's state becomes the checkpoint's. Its replay must not lean on files that their
+        owner may delete, so a snapshot is settled with it."""
+        snapshots: list[Snapshot] = []
+
+        def make() -> TrainingState:
+            state = self._read(checkpoint, with_optimizer)
+            snapshots.append(self._recovery.snapshot_of_load(record.scope, record.seq_id, state))
+            return state
+
+        self._add(record.scope, checkpoint.lora, make)
+        loaded = _done(Loaded(record.scope, checkpoint.address))
+        return replace(loaded, snapshot=snapshots[0])
+
+    def _read(self, checkpoint: Checkpoint, with_optimizer: bool) -> TrainingState:
         arrays, _ = self._store.read_adapter(checkpoint.address)
         adapter = AdapterState.from_arrays(self._base_model, checkpoint.lora, arrays)
         if not with_optimizer:
@@ -180,21 +221,18 @@ class RunExecutor:
         moments = self._store.read_optimizer(checkpoint.address)
         return TrainingState(adapter, OptimizerState.from_arrays(adapter.layout, moments))
 
-    def _load_into(
-        self, run_id: str, source: CheckpointAddress, owner: str, with_optimizer: bool
-    ) -> None:
-        self._expect(run_id)
-        before = _shape(self._residency.lora(run_id))
-        checkpoint = self._checkpoint(source, owner)
+    def _check_shape(self, run_id: str, checkpoint: Checkpoint) -> None:
+        run = self._ledger.run(run_id)
+        assert run is not None, "its ops refer to it"
+        before = _shape(run.lora)
         if _shape(checkpoint.lora) != before:
             raise InvalidInputError(
-                f"{source} has LoRA settings {_shape(checkpoint.lora)}; the run has "
+                f"{checkpoint.address} has LoRA settings {_shape(checkpoint.lora)}; the run has "
                 f"{before}. Create a new training client from the checkpoint instead"
             )
-        self._add(run_id, checkpoint.lora, lambda: self._load(checkpoint, with_optimizer))
 
     def _save(self, record: OpRecord, op: SaveState | SaveForSampler | SaveExternal) -> Executed:
-        state = self._state(record.scope)
+        state = self._residency.take(record.scope)
         if self._residency.quotas is not None:
             self._residency.quotas.check_stored(record.owner)
         if self._ledger.checkpoint(op.address) is not None and not getattr(op, "overwrite", False):
@@ -235,6 +273,11 @@ class RunExecutor:
             user_metadata={} if isinstance(op, SaveExternal) else op.user_metadata,
         )
         return Executed(Succeeded(Saved(op.address, sampler_id)), checkpoint)
+
+
+def _needs_state(op: Op) -> bool:
+    """Whether an op works on what the run is, and not only on what it is going to be."""
+    return not isinstance(op, (CreateRun, CreateRunFromState, LoadState, Release))
 
 
 def _done(result: Result) -> Executed:

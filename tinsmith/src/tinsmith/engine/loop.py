@@ -16,8 +16,10 @@ from dataclasses import dataclass
 
 import torch
 
+from tinsmith.checkpoints.snapshots import SnapshotStore
 from tinsmith.checkpoints.store import CheckpointStore
 from tinsmith.config import Engine as EngineSettings
+from tinsmith.config import Recovery as RecoverySettings
 from tinsmith.domain.errors import ServiceError, StorageError, UserError
 from tinsmith.domain.ops import Sample
 from tinsmith.domain.outcomes import Failed, FailureCategory, Succeeded
@@ -27,6 +29,7 @@ from tinsmith.engine.execution import Executed, RunExecutor
 from tinsmith.engine.frozen_adapters import FrozenAdapters
 from tinsmith.engine.meter import Meter
 from tinsmith.engine.planning import planned_sampler, planned_training
+from tinsmith.engine.recovery import Recovery
 from tinsmith.engine.residency import Residency
 from tinsmith.engine.sample_request import DecodeText
 from tinsmith.engine.weights import ProjectWeights
@@ -48,6 +51,8 @@ LOOK_ANYWAY_S = 5.0
 """The ledger is read at least so often, in case a ring of the bell was lost."""
 TAKE_IN_BYTES = 64 * 2**20
 STORAGE_PAUSE_S = 2.0
+SAVING_PATIENCE_S = 8.0
+"""Below the front's own patience with an engine that is to stop."""
 LEAST_TRAINING_S = 0.01
 """Training is left alone for so long between two looks at what else there is."""
 
@@ -74,6 +79,8 @@ class EngineLoop:
         threads: Threads,
         bell: Bell,
         settings: EngineSettings,
+        snapshots: SnapshotStore,
+        recovery: RecoverySettings,
         lease_epoch: int,
         decode_text: DecodeText | None,
     ) -> None:
@@ -90,8 +97,19 @@ class EngineLoop:
         self._frozen = FrozenAdapters(
             base_model, ledger, store, settings.max_cached_adapters, residency.quotas
         )
+        training = planned_training(base_model, settings)
+        self._recovery = Recovery(
+            base_model,
+            ledger,
+            snapshots,
+            residency,
+            training,
+            recovery,
+            base_model=served.name,
+            lease_epoch=lease_epoch,
+        )
         self._executor = RunExecutor(
-            served, base_model, ledger, store, residency, planned_training(base_model, settings)
+            served, base_model, ledger, store, residency, self._recovery, training, self._own_time
         )
         self._queues: dict[str, deque[OpRecord]] = {}
         self._meter = Meter(self._sampler, self._queues, bell)
@@ -101,15 +119,24 @@ class EngineLoop:
         self._stopping = False
         self._has_news = True
         self._resumed_at = 0.0
+        self._paused_s = 0.0
+        """What others have had in the middle of ops."""
         self._pause_error: Exception | None = None
 
     def run(self) -> None:
-        """Work until the front says stop.
+        """Work until the front says stop, then leave the runs as the next engine wants them.
 
         Raises:
             EOFError: the front is gone.
             LeaseLostError: another engine has taken over.
         """
+        try:
+            self._work()
+            self._recovery.save_all(SAVING_PATIENCE_S)
+        finally:
+            self._recovery.close()
+
+    def _work(self) -> None:
         while not self._stopping:
             if self._has_news:
                 self._has_news = False
@@ -126,6 +153,7 @@ class EngineLoop:
                     self._sample(turn)
                 case Idle():
                     pass
+            self._recovery.save_due()
             is_idle = isinstance(turn, Idle)
             self._meter.tell(is_idle=is_idle)
             self._hear(LOOK_ANYWAY_S if is_idle else 0.0)
@@ -191,7 +219,10 @@ class EngineLoop:
             return
         if isinstance(executed.outcome, Succeeded):
             self._meter.count(record.op)
-        self._settle({record.request_id: executed})
+        if self._settle({record.request_id: executed}):
+            self._executor.settled(record, executed)
+        else:
+            self._recovery.forget(turn.run_id)
         queue.popleft()
         if not queue:
             del self._queues[turn.run_id]
@@ -207,7 +238,8 @@ class EngineLoop:
     def _between_layers(self, turn: RunTurn) -> None:
         """Within a micro-batch of training: let sampling have as much time as training has had, as
         far as its projects' shares go."""
-        had_s = time.monotonic() - self._resumed_at
+        paused_at, threads = time.monotonic(), torch.get_num_threads()
+        had_s = paused_at - self._resumed_at
         if had_s < LEAST_TRAINING_S or self._pause_error is not None:
             return
         on_pause, self._base_model.on_pause = self._base_model.on_pause, None
@@ -228,9 +260,14 @@ class EngineLoop:
         except Exception as error:  # not the op's fault that is under way: raised after it
             self._pause_error = error
         finally:
-            torch.set_num_threads(self._threads.training)
+            torch.set_num_threads(threads)
             self._base_model.on_pause = on_pause
             self._resumed_at = time.monotonic()
+            self._paused_s += self._resumed_at - paused_at
+
+    def _own_time(self) -> float:
+        """Seconds, without those that others have had in the middle of ops."""
+        return time.monotonic() - self._paused_s
 
     def _sample(self, turn: SampleTurn) -> None:
         torch.set_num_threads(self._threads.sampling)
@@ -250,12 +287,20 @@ class EngineLoop:
         if outcomes:
             self._settle({request: Executed(outcome) for request, outcome in outcomes.items()})
 
-    def _settle(self, executed: Mapping[str, Executed]) -> None:
+    def _settle(self, executed: Mapping[str, Executed]) -> bool:
         """Record outcomes and wake who waits. A disk that refuses is asked again until it takes
-        them or we are told to stop: what was executed must not be lost for want of room."""
+        them or we are told to stop: what was executed must not be lost for want of room. Whether
+        they are on record."""
         self._meter.projects.forget(executed)
         settlements = [
-            Settlement(request_id, one.outcome, self._lease_epoch, one.checkpoint)
+            Settlement(
+                request_id,
+                one.outcome,
+                self._lease_epoch,
+                one.checkpoint,
+                one.execution,
+                one.snapshot,
+            )
             for request_id, one in executed.items()
         ]
         while True:
@@ -265,10 +310,10 @@ class EngineLoop:
                 event("cannot_record", level=logging.WARNING, why=error, retry_s=STORAGE_PAUSE_S)
                 self._hear(STORAGE_PAUSE_S)
                 if self._stopping:
-                    return
+                    return False
             else:
                 self._bell.ring("settled", request_ids=list(executed))
-                return
+                return True
 
 
 def _failed(error: Exception, what: str) -> Failed:

@@ -52,6 +52,14 @@ class TrainingSettings:
     read 0.0, and only weighted positions pay for the output layer."""
 
 
+OnBegin = Callable[[int], None]
+"""Called with the tokens of a micro-batch before they go through the model."""
+
+
+def no_news(num_tokens: int) -> None:
+    """Nobody wants to know."""
+
+
 class MicroBatchPass:
     """Made by Trainer.start, of an op that has been validated."""
 
@@ -73,9 +81,7 @@ class MicroBatchPass:
         self._gradient_P: Tensor | None = None
         """The op's own sum; it reaches the run only when the whole op has succeeded."""
 
-    def advance(
-        self, on_begin: Callable[[int], None] = lambda num_tokens: None
-    ) -> ForwardBackwardDone | None:
+    def advance(self, on_begin: OnBegin = no_news) -> ForwardBackwardDone | None:
         """Run the next micro-batch; the outcome after the last one, None before.
 
         Args:

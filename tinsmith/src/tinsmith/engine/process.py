@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import torch
 from transformers import AutoTokenizer
 
+from tinsmith.checkpoints.snapshots import SnapshotStore
 from tinsmith.checkpoints.store import CheckpointStore
 from tinsmith.config import DATABASE_VARIABLE, Config
 from tinsmith.domain.errors import TinsmithError
@@ -67,6 +68,8 @@ def run_engine(served: ServedModel, config: Config) -> int:
         threads=threads,
         bell=bell,
         settings=options,
+        snapshots=SnapshotStore(home / "snapshots"),
+        recovery=config.recovery,
         lease_epoch=epoch,
         decode_text=_text_decoder(served.directory),
     )

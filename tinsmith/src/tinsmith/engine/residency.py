@@ -104,6 +104,10 @@ class Residency:
     def __contains__(self, run_id: str) -> bool:
         return run_id in self._resident or run_id in self._aside
 
+    def is_resident(self, run_id: str) -> bool:
+        """Whether the run is on the device now."""
+        return run_id in self._resident
+
     @property
     def resident_bytes(self) -> int:
         """Device memory that runs take now."""

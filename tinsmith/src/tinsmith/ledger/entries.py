@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from tinsmith.domain.errors import ServiceError, UserError
 from tinsmith.domain.ops import ForwardBackward, Op, kind_of
 from tinsmith.domain.outcomes import Outcome
-from tinsmith.domain.records import Checkpoint
+from tinsmith.domain.records import Checkpoint, Snapshot
 
 
 class LeaseLostError(ServiceError):
@@ -54,12 +56,44 @@ class OpStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class Execution:
+    """How an op of a run was executed: what a replay has to repeat, and what to show of it."""
+
+    engine_s: float
+    """The engine's time that it took, without what others got in between."""
+    settings: Mapping[str, Any]
+    """What decides about rounding; JSON."""
+    metrics: Mapping[str, float]
+    """Those of the outcome; they outlive it."""
+    digest: str = ""
+    """SHA-256 of the encoded outcome. The ledger fills it in."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoggedOp:
+    """An op of a run as the log has it."""
+
+    seq_id: int
+    kind: str
+    appended_at: datetime
+    settled_at: datetime | None
+    is_failed: bool | None
+    """None while there is no outcome."""
+    execution: Execution | None
+    """None for what was never executed, and for what older versions did."""
+    has_payload: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Settlement:
     request_id: str
     outcome: Outcome
     lease_epoch: int
     checkpoint: Checkpoint | None = None
     """The catalogue row that a save makes."""
+    execution: Execution | None = None
+    snapshot: Snapshot | None = None
+    """Of what a load has made of the run: its replay must not lean on the checkpoint."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,14 +110,6 @@ class GradientWindow:
     """The optim_step (failed ones too), load or creation that the gradient came after."""
     failed: tuple[FailedOp, ...]
     """The forward_backwards since then that failed, so that the gradient is incomplete."""
-
-
-@dataclass(frozen=True, slots=True)
-class SweepCount:
-    """What `sweep` dropped."""
-
-    results: int
-    payloads: int
 
 
 def logged_kind(op: Op) -> str:

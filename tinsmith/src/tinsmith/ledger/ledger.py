@@ -7,6 +7,7 @@ from pathlib import Path
 from tinsmith.ledger.audit_ledger import AuditLedger
 from tinsmith.ledger.checkpoint_ledger import CheckpointLedger
 from tinsmith.ledger.database import database_of
+from tinsmith.ledger.history_ledger import HistoryLedger
 from tinsmith.ledger.migrations import bring_up_to_date
 from tinsmith.ledger.op_ledger import OpLedger
 from tinsmith.ledger.project_ledger import ProjectLedger
@@ -19,6 +20,7 @@ class Ledger(
     SessionLedger,
     OpLedger,
     RunLedger,
+    HistoryLedger,
     CheckpointLedger,
     ProjectLedger,
     AuditLedger,

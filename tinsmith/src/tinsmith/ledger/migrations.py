@@ -20,6 +20,9 @@ def _runs_can_be_replayed(connection: Connection) -> None:
     for statement in (
         "ALTER TABLE runs ADD COLUMN inexact TEXT",
         "ALTER TABLE ops ADD COLUMN execution JSON",
+        """CREATE INDEX ops_training_results ON ops (settled_at)
+            WHERE kind IN ('forward', 'forward_backward') AND outcome IS NOT NULL
+            AND is_failed IS 0""",
         """CREATE TABLE snapshots (
             run_id TEXT NOT NULL REFERENCES runs (run_id), seq_id BIGINT NOT NULL,
             num_steps BIGINT NOT NULL, created_at TIMESTAMP NOT NULL, size_bytes BIGINT NOT NULL,

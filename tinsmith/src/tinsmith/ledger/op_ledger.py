@@ -18,12 +18,10 @@ from tinsmith.ledger.entries import (
     OpRecord,
     OpStatus,
     Settlement,
-    SweepCount,
 )
 from tinsmith.ledger.ledger_file import LedgerFile
 
 _RESULTS_PER_SWEEP = 500
-_PAYLOADS_PER_SWEEP = 50
 
 
 class OpLedger(LedgerFile):
@@ -174,8 +172,8 @@ class OpLedger(LedgerFile):
         with self._read() as connection:
             return op_reading.settled_samples(connection, sampler_id, low, high)
 
-    def sweep(self, samples_before: datetime) -> SweepCount:
-        """Drop results of sample ops settled before that time, and what released runs were fed.
+    def sweep(self, samples_before: datetime) -> int:
+        """Drop results of sample ops settled before that time; how many there were.
 
         Works in small transactions, so that nobody waits long for the lock.
         """
@@ -191,10 +189,7 @@ class OpLedger(LedgerFile):
                 connection, samples_before, limit
             ),
         )
-        num_payloads = self._repeatedly(
-            _PAYLOADS_PER_SWEEP, settling.drop_payloads_of_released_runs
-        )
-        return SweepCount(num_results, num_payloads)
+        return num_results
 
     def acquire_lease(self, base_model: str, holder: str) -> int:
         """Become the one engine that may settle ops of this base model; the lease's epoch.

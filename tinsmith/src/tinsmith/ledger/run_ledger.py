@@ -13,9 +13,10 @@ class RunLedger(LedgerFile):
             return run_rows.find_run(connection, run_id)
 
     def runs(
-        self, owner: str, *, limit: int, offset: int = 0, project_id: str | None = None
+        self, owner: str | None, *, limit: int, offset: int = 0, project_id: str | None = None
     ) -> tuple[list[Run], int]:
-        """One page, last used first, and how many there are in all."""
+        """One page of an owner's runs or of everybody's, last used first, and how many there are
+        in all."""
         with self._read() as connection:
             return run_rows.list_runs(connection, owner, limit, offset, project_id)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, bindparam, func, insert, select, update
+from sqlalchemy import Connection, Row, bindparam, func, insert, select, true, update
 
 from tinsmith.domain.addresses import CheckpointAddress
 from tinsmith.domain.errors import SequenceReusedError
@@ -46,9 +46,13 @@ def find_run(connection: Connection, run_id: str) -> Run | None:
 
 
 def list_runs(
-    connection: Connection, owner: str, limit: int, offset: int, project_id: str | None = None
+    connection: Connection,
+    owner: str | None,
+    limit: int,
+    offset: int,
+    project_id: str | None = None,
 ) -> tuple[list[Run], int]:
-    is_theirs = runs.c.owner == owner
+    is_theirs = true() if owner is None else runs.c.owner == owner
     if project_id is not None:
         is_theirs &= runs.c.session_id.in_(
             select(sessions.c.session_id).where(sessions.c.project_id == project_id)
@@ -128,6 +132,7 @@ def _run(row: Row[Any]) -> Run:
         user_metadata=row.user_metadata,
         is_corrupted=row.is_corrupted,
         is_ended=row.is_ended,
+        inexact=row.inexact,
     )
 
 

@@ -24,6 +24,7 @@ from sqlalchemy import (
     Text,
     TypeDecorator,
     UniqueConstraint,
+    literal_column,
 )
 
 RELEASE_SEQ_ID = 2**31
@@ -137,6 +138,18 @@ Index("ops_waiting_by_owner", ops.c.owner, sqlite_where=_WAITING, postgresql_whe
 # What a sweep may find something in.
 _HAS_RESULT = (ops.c.kind == "sample") & ops.c.outcome.is_not(None)
 Index("ops_samples", ops.c.settled_at, sqlite_where=_HAS_RESULT, postgresql_where=_HAS_RESULT)
+HAS_TRAINING_RESULT = (
+    ops.c.kind.in_([literal_column("'forward'"), literal_column("'forward_backward'")])
+    & ops.c.outcome.is_not(None)
+    & ops.c.is_failed.is_(False)
+)
+"""Written out, as an index with a condition serves only those who state it alike."""
+Index(
+    "ops_training_results",
+    ops.c.settled_at,
+    sqlite_where=HAS_TRAINING_RESULT,
+    postgresql_where=HAS_TRAINING_RESULT,
+)
 _HAS_PAYLOAD = ops.c.payload.is_not(None)
 Index("ops_payloads", ops.c.scope, sqlite_where=_HAS_PAYLOAD, postgresql_where=_HAS_PAYLOAD)
 

@@ -3,17 +3,20 @@ transaction."""
 
 from __future__ import annotations
 
+import hashlib
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
+from typing import Any
 
 from sqlalchemy import Connection, bindparam, delete, insert, select, update
 
 from tinsmith.domain.errors import NotFoundError
 from tinsmith.domain.outcomes import Failed, Saved
 from tinsmith.domain.records import Sampler
-from tinsmith.ledger import checkpoint_rows, run_rows
-from tinsmith.ledger.entries import LeaseLostError, Settlement
+from tinsmith.ledger import checkpoint_rows, history, run_rows
+from tinsmith.ledger.entries import Execution, LeaseLostError, Settlement
 from tinsmith.ledger.oplog import IS_PLACE, at_place, parse_request_id
-from tinsmith.ledger.schema import RELEASE_SEQ_ID, leases, ops, samplers, sessions
+from tinsmith.ledger.schema import leases, ops, samplers, sessions
 
 _FIND = (
     select(ops.c.row, ops.c.scope, ops.c.kind, ops.c.base_model, ops.c.settled_at, leases.c.epoch)
@@ -24,7 +27,12 @@ _IS_ROW = ops.c.row == bindparam("at_row")
 _SETTLE = (
     update(ops)
     .where(_IS_ROW)
-    .values(settled_at=bindparam("at"), is_failed=bindparam("failed"), outcome=bindparam("encoded"))
+    .values(
+        settled_at=bindparam("at"),
+        is_failed=bindparam("failed"),
+        execution=bindparam("how"),
+        outcome=bindparam("encoded"),
+    )
 )
 _DROP_PAYLOAD = update(ops).where(_IS_ROW).values(payload=None)
 
@@ -67,6 +75,7 @@ def settle(connection: Connection, settlement: Settlement, encoded_outcome: byte
             "at_row": op.row,
             "at": datetime.now(UTC),
             "failed": isinstance(outcome, Failed),
+            "how": _execution(settlement.execution, encoded_outcome),
             "encoded": encoded_outcome,
         },
     )
@@ -74,6 +83,8 @@ def settle(connection: Connection, settlement: Settlement, encoded_outcome: byte
         connection.execute(_DROP_PAYLOAD, {"at_row": op.row})
     if settlement.checkpoint is not None:
         checkpoint_rows.put_checkpoint(connection, settlement.checkpoint)
+    if settlement.snapshot is not None:
+        history.put_snapshot(connection, settlement.snapshot)
     if isinstance(outcome, Failed):
         if op.kind in ("create_run", "create_run_from_state"):
             run_rows.update_run(connection, op.scope, is_ended=True)
@@ -133,15 +144,11 @@ def drop_samples_of_ended_sessions(connection: Connection, before: datetime, lim
     return connection.execute(delete(ops).where(ops.c.row.in_(old))).rowcount
 
 
-def drop_payloads_of_released_runs(connection: Connection, limit: int) -> int:
-    release = ops.alias("release")
-    spent = (
-        select(ops.c.row)
-        .join(release, (release.c.scope == ops.c.scope) & (release.c.seq_id == RELEASE_SEQ_ID))
-        .where(ops.c.payload.is_not(None), release.c.settled_at.is_not(None))
-        .limit(limit)
-    )
-    return connection.execute(update(ops).where(ops.c.row.in_(spent)).values(payload=None)).rowcount
+def _execution(execution: Execution | None, encoded_outcome: bytes) -> dict[str, Any] | None:
+    if execution is None:
+        return None
+    digest = hashlib.sha256(encoded_outcome).hexdigest()
+    return asdict(replace(execution, digest=digest))
 
 
 def _make_sampler(connection: Connection, run_id: str, saved: Saved) -> None:

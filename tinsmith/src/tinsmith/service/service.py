@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tinsmith.checkpoints.snapshots import SnapshotStore
 from tinsmith.checkpoints.store import CheckpointStore
 from tinsmith.config import Config
 from tinsmith.domain.records import ServedModel
@@ -21,6 +22,7 @@ from tinsmith.service.keyring import Keyring
 from tinsmith.service.model_samplers import ModelSamplers
 from tinsmith.service.models import Models
 from tinsmith.service.quotas import Quotas
+from tinsmith.service.retention import Retention
 from tinsmith.service.runs import Runs
 from tinsmith.service.samplers import Samplers
 from tinsmith.service.sessions import Sessions
@@ -42,6 +44,7 @@ class Service:
     streams: Streams
     checkpoints: Checkpoints
     models: Models
+    retention: Retention
     quotas: Quotas
 
     @classmethod
@@ -73,7 +76,8 @@ class Service:
             if base_model in names:
                 ring(base_model)
 
-        sessions = Sessions(ledger, store, config.service, ring_if_served)
+        sessions = Sessions(ledger, config.service, ring_if_served)
+        snapshots = SnapshotStore(Path(config.home) / "snapshots")
         space = FreeSpace(config.home, config.limits.min_free_bytes)
         quotas = Quotas(ledger, config.limits, config.quotas, space)
         samplers = Samplers(ledger, sessions, served, config.limits, quotas, ring_if_served)
@@ -90,6 +94,9 @@ class Service:
             streams=Streams(),
             checkpoints=Checkpoints(ledger, store, signer, config.service, quotas),
             models=served,
+            retention=Retention(
+                ledger, store, snapshots, sessions, config.service, config.recovery
+            ),
             quotas=quotas,
         )
 

@@ -4,37 +4,23 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from tinsmith import config
-from tinsmith.checkpoints.store import CheckpointStore
 from tinsmith.domain.errors import InvalidInputError, NotFoundError
 from tinsmith.domain.records import Caller, Session
 from tinsmith.domain.session_search import SessionSearch, SessionSummary
-from tinsmith.ledger.entries import SweepCount
 from tinsmith.ledger.ledger import Ledger
-
-
-@dataclass(frozen=True, slots=True)
-class Swept:
-    """What one round of tidying up did."""
-
-    sessions_ended: int
-    checkpoints_deleted: int
-    ledger: SweepCount
 
 
 class Sessions:
     def __init__(
         self,
         ledger: Ledger,
-        store: CheckpointStore,
         settings: config.Service,
         ring: Callable[[str], object],
     ) -> None:
         self._ledger = ledger
-        self._store = store
         self._settings = settings
         self._ring = ring
         self._started_s = time.monotonic()
@@ -120,29 +106,17 @@ class Sessions:
         self.get(caller, session_id)
         return self._ledger.sampler_ids(session_id)
 
-    def sweep(self) -> Swept:
-        """Tidy up; meant to be called once a minute or so.
-
-        Ends sessions that have been silent for longer than `session_silence_s` (a server that
-        has just started waits that long before it ends any, as nobody could be heard while it
-        was down), deletes expired checkpoints and, of ended sessions, the unnamed ones, and
-        lets the ledger drop what nobody can ask for any more.
-        """
-        now = datetime.now(UTC)
+    def end_silent(self) -> int:
+        """End those that have been silent for longer than `session_silence_s`; how many. A server
+        that has just started waits that long before it ends any, as nobody could be heard while
+        it was down."""
         silence = timedelta(seconds=self._settings.session_silence_s)
-        silent: Sequence[Session] = ()
-        if time.monotonic() - self._started_s >= silence.total_seconds():
-            silent = self._ledger.silent_sessions(now - silence)
+        if time.monotonic() - self._started_s < silence.total_seconds():
+            return 0
+        silent = self._ledger.silent_sessions(datetime.now(UTC) - silence)
         for session in silent:
             self._end(session.session_id, "silent")
-        doomed = self._ledger.expired_checkpoints(now)
-        for checkpoint in doomed:
-            # The row goes first: a crash in between leaves bytes without a name, which the next
-            # save under that name replaces, and never a name without bytes.
-            self._ledger.delete_checkpoint(checkpoint.address)
-            self._store.delete(checkpoint.address)
-        kept_from = now - timedelta(seconds=self._settings.sample_retention_s)
-        return Swept(len(silent), len(doomed), self._ledger.sweep(kept_from))
+        return len(silent)
 
     def _end(self, session_id: str, reason: str) -> None:
         for base_model in self._ledger.end_session(session_id, reason):

@@ -20,7 +20,7 @@ from tinsmith.domain.outcomes import (
     StopReason,
     Succeeded,
 )
-from tinsmith.domain.records import Checkpoint, Run, Sampler
+from tinsmith.domain.records import Checkpoint, Run, Sampler, Snapshot
 from tinsmith.ledger.entries import LeaseLostError, Settlement
 from tinsmith.ledger.ledger import Ledger
 from tinsmith.ledger.schema import RELEASE_SEQ_ID
@@ -45,6 +45,10 @@ def checkpoint_of(run: Run, name: str = "a", **changes) -> Checkpoint:
         "digest": "ab",
     }
     return Checkpoint(**{**fields, **changes})
+
+
+def snapshot(run: Run, seq_id: int, file: str) -> Snapshot:
+    return Snapshot(run.run_id, seq_id, 1, datetime.now(UTC), 12, file, "ab", {"engine_s": 1.0})
 
 
 def outcome_of(ledger: Ledger, request_id: str):
@@ -195,7 +199,7 @@ def test_samples_of_sessions_long_over_leave_nothing_behind(ledger: Ledger, run:
     assert ledger.op_status(request_id) is None
 
 
-def test_what_a_run_was_fed_is_dropped_once_its_release_is_settled(
+def test_the_history_of_a_released_run_goes_when_its_time_has_come(
     ledger: Ledger, new_run: Callable[..., Run]
 ):
     run, other = new_run(), new_run()
@@ -204,16 +208,22 @@ def test_what_a_run_was_fed_is_dropped_once_its_release_is_settled(
     step = append(ledger, run, 1)
     ledger.settle(step, DONE, lease_epoch=epoch)
     ledger.settle(append(ledger, other, 1), DONE, lease_epoch=epoch)
-    now = datetime.now(UTC)
+    ledger.put_snapshot(snapshot(run, 1, "one"), base_model=MODEL, lease_epoch=epoch)
+    ledger.put_snapshot(snapshot(other, 1, "two"), base_model=MODEL, lease_epoch=epoch)
+    later = datetime.now(UTC) + timedelta(hours=1)
 
-    assert ledger.sweep(now).payloads == 0
+    assert ledger.drop_ended_history(later) == []
     ledger.end_session(run.session_id, "success")
-    assert ledger.sweep(now).payloads == 0
+    assert ledger.drop_ended_history(later) == []  # the engine has not let go of it
     ledger.settle(
         f"{run.run_id}#{RELEASE_SEQ_ID}", Succeeded(Released(run.run_id)), lease_epoch=epoch
     )
+    assert ledger.drop_ended_history(datetime.now(UTC) - timedelta(hours=1)) == []
+    assert ledger.logged_op(run.run_id, 1) is not None
 
-    assert ledger.sweep(now).payloads == 3  # creation, step, release
-    assert ledger.sweep(now).payloads == 0
-    assert outcome_of(ledger, step) is not None
+    assert ledger.drop_ended_history(later) == ["one"]
+    assert ledger.drop_ended_history(later) == []
+    assert ledger.logged_op(run.run_id, 1) is None and ledger.snapshots(run.run_id) == []
+    assert ledger.logged_op(other.run_id, 1) is not None
+    assert [one.file for one in ledger.snapshots(other.run_id)] == ["two"]
     assert append(ledger, run, 1) == step  # a repeat is still told from different work

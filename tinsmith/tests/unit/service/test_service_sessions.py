@@ -77,7 +77,7 @@ def test_a_silent_session_is_ended_by_the_sweep(house):
     time.sleep(0.25)
     beating = house.session().session_id
 
-    swept = hasty.sessions.sweep()
+    swept = hasty.retention.sweep()
 
     assert swept.sessions_ended == 1
     run = house.service.runs.get(house.anna, quiet)
@@ -92,7 +92,7 @@ def test_a_server_that_just_started_ends_nobody(house):
     time.sleep(0.25)
     fresh = house.build(config=replace(house.config, service=Settings(session_silence_s=0.2)))
 
-    assert fresh.sessions.sweep().sessions_ended == 0
+    assert fresh.retention.sweep().sessions_ended == 0
     fresh.close()
 
 
@@ -107,9 +107,9 @@ def test_the_sweep_deletes_expired_checkpoints_and_unnamed_ones_of_ended_session
         )
     )
 
-    assert house.service.sessions.sweep().checkpoints_deleted == 1
+    assert house.service.retention.sweep().checkpoints_deleted == 1
     house.service.sessions.finish(house.anna, run_id.rpartition(":train:")[0], "success")
-    assert house.service.sessions.sweep().checkpoints_deleted == 1
+    assert house.service.retention.sweep().checkpoints_deleted == 1
 
     assert house.store.files(kept)
     for gone in (expired, unnamed):
