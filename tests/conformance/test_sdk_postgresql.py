@@ -75,7 +75,8 @@ def test_a_backup_of_a_server_at_work_is_a_server_that_goes_on(
     model_directory: Path, tmp_path: Path, postgresql_url: str
 ):
     """From SQLite, while somebody trains, to PostgreSQL."""
-    with serving(tmp_path / "home", model_directory, MODEL) as server:
+    home = tmp_path / "home"
+    with serving(home, model_directory, MODEL) as server:
         run = client_of(server.url).create_lora_training_client(MODEL, rank=4, seed=7).result()
         train(run, [0, 1])
         path = run.save_state("before").result().path
