@@ -13,6 +13,7 @@ import click
 from tinsmith.commands.audit import audit
 from tinsmith.commands.backups import backup, restore
 from tinsmith.commands.checkpoints import checkpoints
+from tinsmith.commands.disk import disk
 from tinsmith.commands.keys import keys
 from tinsmith.commands.options import (
     config_option,
@@ -44,6 +45,7 @@ def main() -> None:
 
 main.add_command(checkpoints)
 main.add_command(keys)
+main.add_command(disk)
 main.add_command(audit)
 main.add_command(backup)
 main.add_command(restore)

@@ -13,6 +13,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect
 
 from tinsmith.api import errors
+from tinsmith.api.disk_metrics import DiskCollector
 from tinsmith.api.front import LARGE_THREADS, Front
 from tinsmith.api.guarded import Guarded
 from tinsmith.api.measured import Measured
@@ -49,6 +50,7 @@ def create_app(
     """
     registry = CollectorRegistry()
     registry.register(EngineCollector(engines))
+    registry.register(DiskCollector(service.disk.read))
     http = http or Http()
     waiting = WaitingRoom(http.max_held_polls, http.max_held_polls_per_owner)
     front = Front(

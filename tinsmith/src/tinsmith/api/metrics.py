@@ -8,14 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 
-from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 from starlette.requests import Request
 from starlette.responses import Response
 
-from tinsmith.api.front import front_of
+from tinsmith.api.front import front_of, in_thread
+from tinsmith.api.project_metrics import project_metrics
 from tinsmith.domain.engine_report import EngineState
 
 Engines = Callable[[], Mapping[str, EngineState]]
@@ -87,5 +87,5 @@ class EngineCollector(Collector):
 
 async def metrics(request: Request) -> Response:
     encode, media_type = choose_encoder(request.headers.get("accept", ""))
-    registry: CollectorRegistry = front_of(request).registry
-    return Response(encode(registry), headers={"content-type": media_type})
+    text = await in_thread(encode, front_of(request).registry)
+    return Response(text, headers={"content-type": media_type})

@@ -16,6 +16,7 @@ from tinsmith.service.access import Access
 from tinsmith.service.audit import Audit
 from tinsmith.service.checkpoints import Checkpoints
 from tinsmith.service.completions import Completions
+from tinsmith.service.disk_use import DiskUseMeter
 from tinsmith.service.free_space import FreeSpace
 from tinsmith.service.futures import Futures
 from tinsmith.service.keyring import Keyring
@@ -46,6 +47,7 @@ class Service:
     models: Models
     retention: Retention
     quotas: Quotas
+    disk: DiskUseMeter
 
     @classmethod
     def build(
@@ -98,6 +100,7 @@ class Service:
                 ledger, store, snapshots, sessions, config.service, config.recovery
             ),
             quotas=quotas,
+            disk=DiskUseMeter(config, ledger),
         )
 
     def wake(self, request_ids: Sequence[str]) -> None:

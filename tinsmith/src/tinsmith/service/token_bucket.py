@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class TokenBucket:
-    """Full at first. Whoever comes while it is not empty may take whatever he needs, into debt if
+    """Full at first. Whoever comes while there is a token may take whatever he needs, into debt if
     need be, and the next one waits until that is paid: a large request never waits for ever behind
     small ones, and the mean rate holds.
 
@@ -21,7 +21,7 @@ class TokenBucket:
         gained = (now - self._filled_at) * rate
         self._level = min(self._level + gained, float(per_minute))
         self._filled_at = now
-        if self._level <= 0:
+        if self._level < 1.0:
             return (1.0 - self._level) / rate
         self._level -= tokens
         return 0.0
