@@ -51,10 +51,16 @@ def serve_until_stopped(config: Config, *, as_json: bool = False) -> int:
             that has expired.
         StorageError: the home folder can't be used, or another server uses it.
     """
-    models = [resolve(choice) for choice in config.models or (BUILTIN_NAME,)]
+    trusted = config.engine.trust_remote_code
+    models = [resolve(choice, trusted) for choice in config.models or (BUILTIN_NAME,)]
     names = [model.name for model in models]
     if len(set(names)) != len(names):
         raise InvalidInputError(f"two models with one name: {', '.join(names)}")
+    if unknown := {*trusted} - {*names}:
+        raise InvalidInputError(
+            f"--trust-remote-code names {min(unknown)}, which is none of the models to serve: "
+            + ", ".join(names)
+        )
     http = config.http
     tls = TlsFiles(Path(http.tls_cert), Path(http.tls_key)) if http.tls_cert else None
     with _home_lock(config.home):

@@ -91,6 +91,13 @@ main.add_command(restore)
     type=click.Choice(QUANTIZATIONS),
     help="Keep the base model's linear layers in so many bits.",
 )
+@click.option(
+    "--trust-remote-code",
+    "trust_remote_code",
+    multiple=True,
+    metavar="NAME",
+    help="Run the Python code that this base model comes with; read it first. Repeatable.",
+)
 @config_option
 @click.option("--log-level", default="info", type=click.Choice(["debug", "info", "warning"]))
 @click.option("--json", "as_json", is_flag=True, help="When ready, one JSON document.")
@@ -107,6 +114,7 @@ def serve(
     device: str | None,
     dtype: str | None,
     quantize: str | None,
+    trust_remote_code: tuple[str, ...],
     config_file: Path | None,
     log_level: str,
     as_json: bool,
@@ -121,6 +129,7 @@ def serve(
         device=device or config.engine.device,
         dtype=dtype or config.engine.dtype,
         quantize=quantize or config.engine.quantize,
+        trust_remote_code=trust_remote_code or config.engine.trust_remote_code,
     )
     http = replace(
         config.http,

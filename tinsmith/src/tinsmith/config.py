@@ -96,6 +96,9 @@ class Engine:
     quantize: str = ""
     """8bit or 4bit keep the base model's linear layers in so many bits, which needs the extra
     tinsmith[quantized]. Empty: not at all."""
+    trust_remote_code: tuple[str, ...] = ()
+    """Names of base models whose own Python code may run in their engine, as some models come
+    with some. It can do whatever the server can: read it first."""
     micro_batch_tokens: int = 0
     """Tokens that go through the model at once in training. 0: planned from what is free when the
     engine starts, at most 4096 on a CPU and 16384 on a GPU."""

@@ -196,7 +196,7 @@ def _count_parameters(plan: Plan) -> int | None:
     from transformers import AutoConfig
 
     try:
-        config: Any = AutoConfig.from_pretrained(plan.base_model)
+        config: Any = AutoConfig.from_pretrained(plan.base_model, trust_remote_code=False)
     except (OSError, ValueError):
         return None
     return trainable_parameters(config, plan.rank, train_unembed=plan.train_unembed)

@@ -152,8 +152,9 @@ class BaseModel:
         own_layers: bool = True,
         quantize: str = "",
         arithmetic: torch.dtype | None = None,
+        trust_remote_code: bool = False,
     ) -> BaseModel:
-        """Read weights in Hugging Face layout, safetensors only, no code from the checkpoint.
+        """Read weights in Hugging Face layout, safetensors only.
 
         Args:
             directory: a local folder or a hub id; one file or several shards.
@@ -161,6 +162,7 @@ class BaseModel:
             own_layers: see __init__.
             quantize: 8bit or 4bit, of the decoder's linear layers; empty for none.
             arithmetic: see __init__.
+            trust_remote_code: whether Python code that comes with the model may run.
 
         Raises:
             InvalidInputError: nothing there, something missing, or a kind that is not supported.
@@ -168,7 +170,9 @@ class BaseModel:
         device = torch.device(device)
         if dtype is None:
             dtype = torch.float32 if device.type == "cpu" else torch.bfloat16
-        model = load_pretrained(directory, device, dtype, ATTENTION_NAME, quantize)
+        model = load_pretrained(
+            directory, device, dtype, ATTENTION_NAME, quantize, trust_remote_code
+        )
         return cls(model, device, own_layers=own_layers, arithmetic=arithmetic)
 
     def hidden(

@@ -6,6 +6,7 @@ just starts from tidying them away, then the catalogue's rows in one transaction
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -91,7 +92,7 @@ def import_checkpoint(
     if bundle.manifest is not None and bundle.optimizer is not None:
         material = _from_own(bundle, bundle.manifest, bundle.optimizer, model)
     else:
-        material = _from_peft(bundle, model)
+        material = _from_peft(bundle, model, config.engine.trust_remote_code)
     if not 1 <= material.lora.rank <= config.limits.max_rank:
         raise InvalidInputError(
             f"the adapter's rank is {material.lora.rank}; this server takes 1 to "
@@ -175,15 +176,15 @@ def _from_own(bundle: Bundle, manifest: Any, optimizer: bytes, model: str | None
     )
 
 
-def _from_peft(bundle: Bundle, model: str | None) -> _Material:
+def _from_peft(bundle: Bundle, model: str | None, trusted: Collection[str]) -> _Material:
     named = bundle.config.get("base_model_name_or_path")
     choice = model or named
     if not isinstance(choice, str) or not choice:
         raise InvalidInputError(
             "the adapter does not say what its base model is; give it with --model, as for serve"
         )
-    served = resolve(choice)
-    targets = _targets(served)
+    served = resolve(choice, trusted)
+    targets = _targets(served, served.name in trusted)
     lora, adapter = fit(bundle.config, _fp32(_arrays(bundle.weights, ADAPTER_WEIGHTS)), targets)
     trained = [target for target in targets if target.is_trained(lora)]
     return _Material(
@@ -200,12 +201,12 @@ def _from_peft(bundle: Bundle, model: str | None) -> _Material:
     )
 
 
-def _targets(served: ServedModel) -> tuple[TargetModule, ...]:
+def _targets(served: ServedModel, is_trusted: bool) -> tuple[TargetModule, ...]:
     """The model's adaptable layers, from its configuration: no weights are read."""
     try:
-        config = AutoConfig.from_pretrained(served.directory)
+        config = AutoConfig.from_pretrained(served.directory, trust_remote_code=is_trusted)
         with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(config)
+            model = AutoModelForCausalLM.from_config(config, trust_remote_code=is_trusted)
     except (OSError, ValueError) as error:
         raise InvalidInputError(f"cannot read the base model {served.name}: {error}") from error
     return find_targets(model)

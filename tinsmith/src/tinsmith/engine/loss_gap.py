@@ -64,7 +64,9 @@ def measure_loss_gap(
         InvalidInputError: no tokenizer, too short a context, or see BaseModel.load.
     """
     try:
-        tokens: list[int] = AutoTokenizer.from_pretrained(directory).encode(text)
+        tokens: list[int] = AutoTokenizer.from_pretrained(
+            directory, trust_remote_code=False
+        ).encode(text)
     except (OSError, ValueError) as error:
         raise InvalidInputError(
             f"cannot read text with the model in {str(directory)!r}: it has no tokenizer ({error})"

@@ -77,12 +77,14 @@ def load_pretrained(
     dtype: torch.dtype,
     attention: str,
     quantize: str = "",
+    trust_remote_code: bool = False,
 ) -> PreTrainedModel:
     """The model with every weight from the checkpoint.
 
     Args:
         directory: a local folder or a hub id.
         attention: name of the attention function, registered with transformers.
+        trust_remote_code: whether Python code that comes with the model may run.
         quantize: 8bit or 4bit for the linear layers of a local folder's model; empty for none.
 
     Raises:
@@ -99,7 +101,7 @@ def load_pretrained(
             dtype=stored,
             attn_implementation=attention,
             use_safetensors=True,
-            trust_remote_code=False,
+            trust_remote_code=trust_remote_code,
             output_loading_info=True,
         )
     except KeyError as error:
@@ -112,6 +114,12 @@ def load_pretrained(
             "let us replace, so it is not supported"
         ) from error
     except (OSError, ValueError, TypeError, ImportError, RuntimeError, SafetensorError) as error:
+        if not trust_remote_code and "trust_remote_code" in str(error):
+            raise InvalidInputError(
+                f"the model in {str(directory)!r} comes with Python code of its own, which could "
+                "do anything that this server can. If you have read it and trust it: "
+                "--trust-remote-code NAME, with the model's name"
+            ) from error
         raise InvalidInputError(f"cannot load a model from {str(directory)!r}: {error}") from error
     finally:
         if shown_bar:

@@ -45,8 +45,13 @@ def run_engine(served: ServedModel, config: Config) -> int:
         device = choose_device(options.device)
         num_parameters = count_parameters(served.directory)
         dtype = choose_dtype(options.dtype, device, num_parameters)
+        is_trusted = served.name in options.trust_remote_code
         base_model = BaseModel.load(
-            served.directory, device, dtype.dtype, quantize=options.quantize
+            served.directory,
+            device,
+            dtype.dtype,
+            quantize=options.quantize,
+            trust_remote_code=is_trusted,
         )
     except (TinsmithError, OSError, ValueError, RuntimeError) as error:
         event("engine_cannot_start", base_model=served.name, why=f"{type(error).__name__}: {error}")
@@ -71,7 +76,7 @@ def run_engine(served: ServedModel, config: Config) -> int:
         snapshots=SnapshotStore(home / "snapshots"),
         recovery=config.recovery,
         lease_epoch=epoch,
-        decode_text=_text_decoder(served.directory),
+        decode_text=_text_decoder(served.directory, is_trusted),
     )
     bell.ring(
         "ready",
@@ -102,9 +107,9 @@ def _threads(setting: int, num_parameters: int) -> Threads:
     return Threads(training=min(torch.get_num_threads(), SMALL_MODEL_THREADS), sampling=1)
 
 
-def _text_decoder(directory: str) -> DecodeText | None:
+def _text_decoder(directory: str, is_trusted: bool) -> DecodeText | None:
     try:
-        tokenizer = AutoTokenizer.from_pretrained(directory)
+        tokenizer = AutoTokenizer.from_pretrained(directory, trust_remote_code=is_trusted)
     except (OSError, ValueError) as error:
         event("no_tokenizer", why=f"{type(error).__name__}; stop strings are not available")
         return None
