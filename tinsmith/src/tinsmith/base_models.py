@@ -47,7 +47,7 @@ def resolve(choice: str, trusted: Collection[str] = ()) -> ServedModel:
 
 
 def _download(hub_id: str, with_code: bool) -> Path:
-    files = [*HUB_FILES, "*.py"] if with_code else list(HUB_FILES)
+    files: list[str] = [*HUB_FILES, *(["*.py"] if with_code else [])]
     try:
         return Path(snapshot_download(hub_id, allow_patterns=files))
     except RepositoryNotFoundError as error:
