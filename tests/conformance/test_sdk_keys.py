@@ -167,6 +167,23 @@ def test_the_command_tells_who_did_what(keyed_server, home, annas_run):
     assert tinsmith(home, "audit", "--since", "2999-01-01") == ""
 
 
+def test_an_import_belongs_to_the_project_that_was_named(
+    keyed_server, home, anna, make_key, annas_run, tmp_path
+):
+    path = annas_run.save_state("moved").result().path
+    run, kind, name = path.removeprefix("tinker://").split("/")
+    place = f"{keyed_server.url}/api/v1/training_runs/{run}/checkpoints/{kind}/{name}/archive"
+    archive = tmp_path / "moved.tar.gz"
+    archive.write_bytes(httpx.get(place, headers={"X-API-Key": anna}).content)
+    model = f"{MODEL}={keyed_server.model_directory}"
+    command = ("checkpoints", "import", str(archive), "--project", "dora", "--model", model)
+    imported = tinsmith(home, *command).strip()
+
+    dora = tinker.RestClient(base_url=keyed_server.url, api_key=make_key("dora"))
+    hers = dora.list_user_checkpoints().result().checkpoints
+    assert [one.tinker_path for one in hers] == [imported]
+
+
 def test_keys_are_kept_as_hashes_and_listed_without_them(keyed_server, home, anna):
     key_files = [file for file in home.rglob("*") if file.is_file()]
     assert len(key_files) > 2

@@ -14,6 +14,7 @@ from tinsmith.commands.options import (
     home_option,
     json_option,
 )
+from tinsmith.domain.projects import LOCAL_PROJECT, check_project_name
 
 
 @click.group()
@@ -29,6 +30,9 @@ def checkpoints() -> None:
     metavar="ID_OR_DIR",
     help="The adapter's base model, as for serve. Default: the one that it names.",
 )
+@click.option(
+    "--project", default=LOCAL_PROJECT, show_default=True, help="Which it shall belong to."
+)
 @home_option
 @database_option
 @config_option
@@ -37,6 +41,7 @@ def import_(
     source: Path,
     name: str | None,
     model: str | None,
+    project: str,
     home: Path | None,
     database: str | None,
     config_file: Path | None,
@@ -48,11 +53,11 @@ def import_(
     a tar.gz goes on exactly where it was, optimizer and all. A PEFT adapter starts with a fresh
     optimizer; whatever its lora_alpha, it computes the same as before.
     """
-    from tinsmith.domain.projects import LOCAL_PROJECT
     from tinsmith.engine.checkpoint_import import import_checkpoint
 
+    check_project_name(project)
     config = configured(config_file, home, database)
-    imported = import_checkpoint(config, source, owner=LOCAL_PROJECT, name=name, model=model)
+    imported = import_checkpoint(config, source, owner=project, name=name, model=model)
     if as_json:
         click.echo(json.dumps(imported.to_json(), indent=2))
     else:

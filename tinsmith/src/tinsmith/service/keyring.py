@@ -43,14 +43,12 @@ class Keyring:
             self._touch(key)
         return key
 
-    def remembers(self, key_id: str) -> bool:
-        """Whether all that can be asked about this key is answered without the ledger."""
-        remembered = self._found.get(key_id)
-        return (
-            (not self._is_empty or _is_fresh(self._looked_at))
-            and remembered is not None
-            and _is_fresh(remembered[1])
-        )
+    def remembers(self, key_id: str | None) -> bool:
+        """Whether all that has to be known about this key is known without the ledger."""
+        if self._is_empty:
+            return _is_fresh(self._looked_at)
+        remembered = None if key_id is None else self._found.get(key_id)
+        return remembered is not None and _is_fresh(remembered[1])
 
     def _touch(self, key: ApiKey) -> None:
         now = datetime.now(UTC)

@@ -147,6 +147,14 @@ def test_a_known_key_is_answered_without_the_ledger(door, later):
     assert not door.access.answers_at_once(key)
 
 
+def test_that_there_are_no_keys_is_remembered_too(door, later):
+    assert not door.access.answers_at_once("tml-any")
+    door.access.authenticate("tml-any", True)
+    assert door.access.answers_at_once("tml-any")
+    later()
+    assert not door.access.answers_at_once("tml-any")
+
+
 def test_the_last_use_of_a_key_is_kept_to_the_minute(door, later):
     key_id, key = door.make()
     door.access.authenticate(key, False)
