@@ -22,6 +22,7 @@ from tinsmith.commands.options import (
     home_option,
     json_option,
 )
+from tinsmith.commands.projects import projects
 from tinsmith.config import DTYPES, QUANTIZATIONS, Config
 from tinsmith.domain.errors import TinsmithError
 from tinsmith.telemetry import log_to_stderr
@@ -45,6 +46,7 @@ def main() -> None:
 
 main.add_command(checkpoints)
 main.add_command(keys)
+main.add_command(projects)
 main.add_command(disk)
 main.add_command(audit)
 main.add_command(backup)

@@ -51,6 +51,12 @@ def test_work_is_reported_when_it_is_done(tmp_path: Path) -> None:
     assert (last.requests_waiting, last.sequences_active, last.blocks_used) == (0, 0, 0)
     assert 0 < last.blocks_reusable <= last.blocks_limit
     assert last.ops_waiting == dict.fromkeys(RUN_OP_KINDS, 0)
+    (mine,) = last.projects.values()
+    assert (mine.ops_waiting, mine.requests_waiting) == (0, 0)
+    # One creation, eight ops and two requests, each of which found the engine idle.
+    assert mine.wait_turns[0] == sum(mine.wait_turns) == sum(mine.wait_s) == 11
+    num_sampled = last.prompt_tokens - last.cached_prompt_tokens + 4
+    assert mine.tokens == 4 * 8 + num_sampled
     for earlier, later in pairwise(reports):
         assert earlier != later
         for name in ("prompt_tokens", "cached_prompt_tokens", "training_tokens", "optim_steps"):

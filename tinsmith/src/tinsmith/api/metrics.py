@@ -1,4 +1,4 @@
-"""What `/metrics` tells, in the text format of Prometheus; names without tenants, runs or content.
+"""What `/metrics` tells, in the text format of Prometheus: no names of runs, and no content.
 
 docs/reference/metrics.md says what each number means; a test compares.
 """
@@ -83,6 +83,9 @@ class EngineCollector(Collector):
             for kind, count in report["ops_waiting"].items():
                 waiting.add_metric([name, kind], count)
         yield waiting
+        yield from project_metrics(
+            (name, state.report) for name, state in states.items() if state.report is not None
+        )
 
 
 async def metrics(request: Request) -> Response:

@@ -12,6 +12,7 @@ from tinsmith.domain.errors import InvalidInputError
 
 LOCAL_PROJECT = "local"
 """Owns what is made on a server without keys."""
+LEAST_WEIGHT, MOST_WEIGHT = 0.01, 100.0
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
 
 
@@ -63,4 +64,12 @@ def check_project_name(name: str) -> None:
         raise InvalidInputError(
             f"{name!r} is no name for a project: letters, digits, dots, dashes and underscores, "
             "at most 64, a letter or digit first"
+        )
+
+
+def check_weight(weight: float) -> None:
+    """Raises InvalidInputError."""
+    if not LEAST_WEIGHT <= weight <= MOST_WEIGHT:
+        raise InvalidInputError(
+            f"{weight:g} is no weight for a project: from {LEAST_WEIGHT:g} to {MOST_WEIGHT:g}"
         )

@@ -10,7 +10,13 @@ from prometheus_client.openmetrics.parser import (
 )
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.testclient import TestClient
-from tinsmith.domain.engine_report import EngineReport, EngineState
+from tinsmith.domain.engine_report import (
+    WAIT_S_BOUNDS,
+    WAIT_TURNS_BOUNDS,
+    EngineReport,
+    EngineState,
+    ProjectReport,
+)
 
 REPORT = EngineReport(
     prompt_tokens=100,
@@ -19,6 +25,18 @@ REPORT = EngineReport(
     blocks_used=3,
     block_bytes=4096,
     ops_waiting={"forward_backward": 2, "optim_step": 0},
+    projects={
+        "anna": ProjectReport(
+            ops_waiting=2,
+            requests_waiting=1,
+            turns=5,
+            tokens=700,
+            wait_turns=[3, 1, *[0] * (len(WAIT_TURNS_BOUNDS) - 2), 2],
+            wait_turns_sum=4001,
+            wait_s=[6, *[0] * len(WAIT_S_BOUNDS)],
+            wait_s_sum=0.05,
+        )
+    },
 )
 
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
@@ -56,6 +74,23 @@ def test_what_the_engines_report_is_told_by_base_model(watched):
     kinds = {kind: {"base_model": "org/tiny", "kind": kind} for kind in REPORT.ops_waiting}
     assert of(samples, "tinsmith_ops_waiting", **kinds["forward_backward"]) == 2
     assert of(samples, "tinsmith_ops_waiting", **kinds["optim_step"]) == 0
+
+
+def test_projects_are_told_with_what_waits_and_how_long_it_did(watched):
+    samples = read(watched)
+
+    labels = {"base_model": "org/tiny", "project": "anna"}
+    assert of(samples, "tinsmith_project_ops_waiting", **labels) == 2
+    assert of(samples, "tinsmith_project_sample_requests_waiting", **labels) == 1
+    assert of(samples, "tinsmith_project_turns_total", **labels) == 5
+    assert of(samples, "tinsmith_project_tokens_total", **labels) == 700
+    turns = "tinsmith_project_wait_turns"
+    for bound, count in ((0, 3), (1, 4), (1024, 4)):
+        assert of(samples, f"{turns}_bucket", **labels, le=str(float(bound))) == count
+    assert of(samples, f"{turns}_bucket", **labels, le="+Inf") == 6
+    assert of(samples, f"{turns}_count", **labels) == 6
+    assert of(samples, f"{turns}_sum", **labels) == 4001
+    assert of(samples, "tinsmith_project_wait_seconds_bucket", **labels, le="0.01") == 6
 
 
 def test_an_engine_that_is_not_there_is_told_as_not_ready_and_nothing_else(watched):
