@@ -64,6 +64,8 @@ MADE = {
     "/api/v1/sessions/{session}/project": ("project_id",),
 }
 """Where the id is a label that anybody may choose: what is made by that has a new id each time."""
+UNNOTICED = ("base_model", "cursor.id")
+"""Places where no id of a project is looked for."""
 UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
@@ -90,33 +92,34 @@ class Comparison:
         self.carla = tenant("carla")
         self.hers, self.his = self.anna.make_everything(), self.boris.make_everything()
         self.carlas = self.carla.make_everything()
-        self._twins = self.hers.twins()
+        self._twins = {**self.hers.twins(), **self.carlas.twins()}
         self.num_compared = 0
 
     def pairs(self, ids: Sequence[str]) -> Iterator[tuple[str, str]]:
-        """Each of Anna's with one that never was."""
-        for hers in ids:
-            no_ones = hers
+        """Each of somebody's with one that never was."""
+        for one in ids:
+            no_ones = one
             for old, new in self._twins.items():
                 no_ones = no_ones.replace(old, new)
-            assert no_ones != hers
-            yield hers, no_ones
+            assert no_ones != one
+            yield one, no_ones
 
     def renamed(self, text: str) -> str:
-        """As if it was about Anna's."""
+        """As if it was about what there is."""
         for old, new in self._twins.items():
             text = text.replace(new, old)
         return text
 
-    def differences(self, asks: Iterator[Ask]) -> list[str]:
+    def differences(self, asks: Iterator[Ask], ids: Sequence[str]) -> list[str]:
+        """Where the answers about an id and about one that never was are not the same."""
         found = []
         for ask in asks:
-            for hers, no_ones in self.pairs(self.hers.every()):
+            for one, no_ones in self.pairs(ids):
                 is_made = ask.place in MADE.get(ask.route, ())
-                first, second = (self._told(ask.send(one), is_made) for one in (hers, no_ones))
+                first, second = (self._told(ask.send(asked), is_made) for asked in (one, no_ones))
                 self.num_compared += 1
                 if first != second:
-                    found.append(f"{ask.method} {ask.route} {ask.place}={hers}: {first} {second}")
+                    found.append(f"{ask.method} {ask.route} {ask.place}={one}: {first} {second}")
         return found
 
     def _told(self, answer: httpx.Response, is_made: bool) -> tuple[int, dict[str, str], str]:
@@ -204,19 +207,19 @@ def query_asks(boris: Tenant) -> Iterator[Ask]:
                 yield Ask(method, route, f"?{name}", send)
 
 
-def body_asks(compared: Comparison) -> Iterator[Ask]:
+def body_asks(compared: Comparison, asker: Tenant | None = None) -> Iterator[Ask]:
     """Each field that is an id in turn, the others being the asker's own; as a repeat of what the
     other project may have done, and as something new. Where labels make something, Carla asks: what
     Boris sees stays the same."""
     for method, route in every_call():
         for place in BODY_IDS.get(route, ()):
-            if place in MADE.get(route, ()):
-                asker, own = compared.carla, compared.carlas
-            else:
-                asker, own = compared.boris, compared.his
+            is_carla = place in MADE.get(route, ()) or asker is compared.carla
+            who, own = (
+                (compared.carla, compared.carlas) if is_carla else (compared.boris, compared.his)
+            )
             for seq_id in (1, 900_000):
                 for kind in ("Sample", None) if "future" in route else (None,):
-                    send = _by_body(asker, own, method, route, place, seq_id, kind)
+                    send = _by_body(who, own, method, route, place, seq_id, kind)
                     yield Ask(method, route, place, send)
 
 
@@ -247,6 +250,8 @@ def _body(route: str, his: Ids, seq_id: int) -> dict[str, Any]:
     if route.startswith("/v1/"):
         said = {"messages": [{"role": "user", "content": "hi"}]} if "chat" in route else {}
         return {"model": MODEL, "max_tokens": 1, **(said or {"prompt": "hi"})}
+    if route.endswith("/search"):
+        return {"owner": {"type": "user", "owner_urns": [f"tml:organization_user:{his.project}"]}}
     return {
         **SAMPLE,
         "session_id": his.session,
@@ -266,7 +271,6 @@ def _body(route: str, his: Ids, seq_id: int) -> dict[str, Any]:
         "destination_project_id": "p",
         "project_id": "p",
         "display_name": "d",
-        "owner": {"type": "user", "owner_urns": ["tml:organization_user:boris"]},
         "target": {"sampling_session_id": his.sampler},
         "timeout": 0,
     }
@@ -277,28 +281,28 @@ def _with(body: dict[str, Any], place: str, wanted: str) -> dict[str, Any]:
         case "target.sampling_session_id":
             return {**body, "target": {"sampling_session_id": wanted}}
         case "project_ids.0":
-            return {**body, "session_id": None, "project_ids": [wanted]}
+            return {**body, "project_ids": [wanted]}
         case "owner.owner_urns.0":
             owner = {"type": "user", "owner_urns": [f"tml:organization_user:{wanted}"]}
-            return {**body, "session_id": None, "owner": owner}
+            return {**body, "owner": owner}
         case "cursor.id":
             cursor = {"last_created_at": "2999-01-01T00:00:00Z", "last_session_id": wanted}
-            return {**body, "session_id": None, "cursor": cursor}
+            return {**body, "cursor": cursor}
         case _:
-            assert place in body, place
             return {**body, place: wanted}
 
 
 def test_no_path_tells_a_foreign_id_from_one_that_never_was(compared: Comparison):
-    assert compared.differences(path_asks(compared.boris, compared.his)) == []
+    asks = path_asks(compared.boris, compared.his)
+    assert compared.differences(asks, compared.hers.every()) == []
 
 
 def test_no_query_does(compared: Comparison):
-    assert compared.differences(query_asks(compared.boris)) == []
+    assert compared.differences(query_asks(compared.boris), compared.hers.every()) == []
 
 
 def test_no_body_does(compared: Comparison):
-    assert compared.differences(body_asks(compared)) == []
+    assert compared.differences(body_asks(compared), compared.hers.every()) == []
     print(f"\n{compared.num_compared} pairs of answers compared")
     assert compared.num_compared > 1500
 
@@ -313,6 +317,18 @@ def test_what_is_found_out_only_when_an_op_is_executed_differs_neither(compared:
             told.append(compared.renamed(boris.outcome(request_id).text))
         assert told[0] == told[1]
         assert "there is no checkpoint" in told[0] or "training checkpoint" in told[0]
+
+
+def test_ones_own_ids_are_told_from_those_that_never_were_in_each_of_these_places(
+    compared: Comparison,
+):
+    """Else the places would not be where ids stand, and the tests above would show nothing."""
+    told = compared.differences(body_asks(compared, compared.carla), compared.carlas.every())
+
+    for route, places in BODY_IDS.items():
+        for place in places:
+            if place not in (*MADE.get(route, ()), *UNNOTICED):
+                assert any(f" {route} {place}=" in one for one in told), (route, place)
 
 
 def test_anothers_idempotency_keys_are_ones_own(compared: Comparison):
