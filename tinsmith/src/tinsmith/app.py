@@ -211,7 +211,7 @@ def _check_host(config: Config) -> None:
         is_loopback = config.host == "localhost" or ipaddress.ip_address(config.host).is_loopback
     except ValueError:
         is_loopback = False
-    if is_loopback:
+    if is_loopback and not config.http.public_url:
         return
     ledger = Ledger.open(config.ledger)
     try:
@@ -219,8 +219,9 @@ def _check_host(config: Config) -> None:
     finally:
         ledger.close()
     if not has_key:
+        how = f"--public-url {config.http.public_url}" if is_loopback else f"--host {config.host}"
         raise InvalidInputError(
-            f"--host {config.host} would be open to other machines, and there is no API key yet: "
+            f"{how} would be open to other machines, and there is no API key yet: "
             f"make one with `tinsmith keys create --home {config.home}`, or use 127.0.0.1"
         )
 

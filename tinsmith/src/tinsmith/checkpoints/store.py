@@ -140,7 +140,10 @@ class CheckpointStore:
             try:
                 make_folder(fresh)
                 for name in manifest["files"]:
-                    _link_or_copy(self._directory(source) / name, fresh / name)
+                    try:
+                        _link_or_copy(self._directory(source) / name, fresh / name)
+                    except FileNotFoundError:  # deleted since its manifest was read
+                        raise NotFoundError(f"there is no checkpoint {source}") from None
                 write_durably(fresh / MANIFEST, fresh_manifest)
                 sync_folder(fresh)
                 self._put_in_place(fresh, directory)
