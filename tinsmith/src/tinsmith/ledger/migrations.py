@@ -19,7 +19,7 @@ def _sessions_have_projects(connection: Connection) -> None:
 def _runs_can_be_replayed(connection: Connection) -> None:
     for statement in (
         "ALTER TABLE runs ADD COLUMN inexact TEXT",
-        "ALTER TABLE ops ADD COLUMN execution JSON",
+        "ALTER TABLE ops ADD COLUMN execution TEXT",
         """CREATE INDEX ops_training_results ON ops (settled_at)
             WHERE kind IN ('forward', 'forward_backward') AND outcome IS NOT NULL
             AND is_failed IS 0""",

@@ -5,7 +5,9 @@ Statements and types keep to what SQLite and PostgreSQL share.
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
+from typing import Any
 
 from sqlalchemy import (
     JSON,
@@ -46,6 +48,19 @@ class UtcDateTime(TypeDecorator[datetime]):
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
         return None if value is None else value.replace(tzinfo=UTC)
+
+
+class JsonText(TypeDecorator[Any]):
+    """JSON that may hold NaN and infinities, as metrics do; PostgreSQL's own type refuses them."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: Any, dialect: Dialect) -> str | None:
+        return None if value is None else json.dumps(value)
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> Any:
+        return None if value is None else json.loads(value)
 
 
 METADATA = MetaData()
@@ -125,7 +140,7 @@ ops = Table(
     Column("settled_at", UtcDateTime),
     Column("is_failed", Boolean),
     # How the engine executed it and what is to be compared when it is replayed: see `entries`.
-    Column("execution", JSON(none_as_null=True)),
+    Column("execution", JsonText),
     # The big ones last: a row's small columns are then read without them.
     Column("payload", LargeBinary),
     Column("outcome", LargeBinary),

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
@@ -21,7 +22,7 @@ from tinsmith.domain.outcomes import (
     Succeeded,
 )
 from tinsmith.domain.records import Checkpoint, Run, Sampler, Snapshot
-from tinsmith.ledger.entries import LeaseLostError, Settlement
+from tinsmith.ledger.entries import Execution, LeaseLostError, Settlement
 from tinsmith.ledger.ledger import Ledger
 from tinsmith.ledger.schema import RELEASE_SEQ_ID
 
@@ -173,9 +174,7 @@ def test_old_sample_results_are_swept_and_known_to_be_gone(ledger: Ledger, run: 
     between = datetime.now(UTC)
     new = sampled(ledger, epoch, 2)
 
-    swept = ledger.sweep(between)
-
-    assert swept.results == 1
+    assert ledger.sweep(between) == 1
     status = ledger.op_status(old)
     assert status is not None
     assert (status.outcome, status.is_gone) == (None, True)
@@ -227,3 +226,21 @@ def test_the_history_of_a_released_run_goes_when_its_time_has_come(
     assert ledger.logged_op(other.run_id, 1) is not None
     assert [one.file for one in ledger.snapshots(other.run_id)] == ["two"]
     assert append(ledger, run, 1) == step  # a repeat is still told from different work
+
+
+def test_how_an_op_was_executed_is_kept_whatever_its_numbers(ledger: Ledger, run: Run):
+    request_id = append(ledger, run, 1)
+    metrics = {"grad_norm:mean": math.nan, "loss:sum": math.inf, "fine": 0.1}
+    how = Execution(0.25, {"dtype": "float32"}, metrics)
+    epoch = ledger.acquire_lease(MODEL, "engine")
+
+    ledger.settle_many([Settlement(request_id, DONE, epoch, execution=how)])
+
+    execution = ledger.history(run.run_id, after=0)[0].execution
+    assert execution is not None
+    assert (execution.engine_s, execution.settings) == (0.25, {"dtype": "float32"})
+    assert math.isnan(execution.metrics["grad_norm:mean"])
+    assert (execution.metrics["loss:sum"], execution.metrics["fine"]) == (math.inf, 0.1)
+    waiting = append(ledger, run, 2)
+    ledger.settle(waiting, DONE, lease_epoch=epoch)
+    assert ledger.history(run.run_id, after=1)[0].execution is None
