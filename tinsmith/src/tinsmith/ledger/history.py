@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, delete, func, insert, select, update
+from sqlalchemy import Connection, delete, func, insert, select, update
 
 from tinsmith.domain.records import Snapshot
 from tinsmith.ledger.codec import decode
@@ -150,7 +150,7 @@ def current_epoch(connection: Connection, base_model: str) -> int | None:
     ).scalar()
 
 
-def _logged(row: Row[Any]) -> LoggedOp:
+def _logged(row: Any) -> LoggedOp:
     execution = None if row.execution is None else Execution(**row.execution)
     return LoggedOp(
         row.seq_id,
