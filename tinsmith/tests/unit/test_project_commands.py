@@ -45,3 +45,29 @@ def test_what_is_no_weight_is_refused(tmp_path: Path, weight: str) -> None:
 
 def test_what_is_no_name_is_refused(tmp_path: Path) -> None:
     assert tinsmith(tmp_path, "projects", "set", "a b", "--weight", "1").exit_code == 2
+
+
+def test_quotas_are_set_one_by_one_and_taken_off_again(tmp_path: Path) -> None:
+    def set_quotas(*quotas: str) -> Result:
+        options = [option for quota in quotas for option in ("--quota", quota)]
+        return tinsmith(tmp_path, "projects", "set", "anna", *options)
+
+    assert set_quotas("rank=16", "live_runs=0").exit_code == 0
+    assert tinsmith(tmp_path, "projects", "set", "anna", "--weight", "2").exit_code == 0
+    assert set_quotas("live_runs=").exit_code == 0
+    assert "weight 2  rank=16" in tinsmith(tmp_path, "projects", "list").stdout
+    (told,) = json.loads(tinsmith(tmp_path, "projects", "list", "--json").stdout)
+    assert told["quotas"] == {"rank": 16}
+
+
+@pytest.mark.parametrize(
+    "quota", ["rank", "ranks=3", "=3", "rank=-1", "rank=1.5", "rank=1" + "0" * 15]
+)
+def test_what_is_no_quota_is_refused(tmp_path: Path, quota: str) -> None:
+    refused = tinsmith(tmp_path, "projects", "set", "anna", "--quota", quota)
+    assert refused.exit_code == 2
+    assert "quota" in refused.output
+
+
+def test_a_change_of_nothing_is_refused(tmp_path: Path) -> None:
+    assert tinsmith(tmp_path, "projects", "set", "anna").exit_code == 2
