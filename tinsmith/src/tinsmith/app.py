@@ -85,6 +85,10 @@ class _Server:
         self._listening = listening
         self._ledger = Ledger.open(config.ledger)
         store = CheckpointStore(config.home / "checkpoints")
+        for model in models:
+            # An engine may outlive a killed front by a moment. From here on it records nothing, so
+            # that what it has just written is either in the catalogue or nobody's.
+            self._ledger.acquire_lease(model.name, f"front, pid {os.getpid()}")
         store.sweep(lambda address: self._ledger.checkpoint(address) is not None)
         self._service = Service.build(
             self._ledger,

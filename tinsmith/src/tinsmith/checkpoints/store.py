@@ -20,7 +20,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -60,7 +60,7 @@ class CheckpointStore:
     def __init__(self, root: Path) -> None:
         self._root = root
         with _storage_errors(root):
-            root.mkdir(parents=True, exist_ok=True)
+            make_folder(root)
 
     def write(
         self,
@@ -299,11 +299,20 @@ class CheckpointStore:
         return self._root / run / address.kind.value / address.name
 
     def _put_in_place(self, fresh: Path, target: Path) -> None:
+        """If the disk refuses, what was there before is there again."""
         old = target.parent / f".{target.name}.{uuid.uuid4().hex}.old"
         if target.exists():
             target.rename(old)
-        fresh.rename(target)
-        sync_folder(target.parent)
+        try:
+            fresh.rename(target)
+            sync_folder(target.parent)
+        except OSError:
+            with suppress(OSError):  # `sweep` finishes what the disk refuses here as well
+                if target.exists():
+                    target.rename(fresh)
+                if old.exists():
+                    old.rename(target)
+            raise
         shutil.rmtree(old, ignore_errors=True)
 
     def _read_verified(self, address: CheckpointAddress, name: str) -> bytes:
