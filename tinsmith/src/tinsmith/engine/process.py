@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
+import sys
 import time
 from collections.abc import Sequence
 
@@ -29,11 +31,14 @@ from tinsmith.ledger.ledger import Ledger
 from tinsmith.telemetry import event
 
 SMALL_MODEL_THREADS = 4
+PR_SET_PDEATHSIG = 1
+"""Of linux/prctl.h."""
 
 
 def run_engine(served: ServedModel, config: Config) -> int:
     """Serve one base model until the front says stop or goes away; returns the exit code."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _end_with_the_front()
     port, _, key = os.environ.pop("TINSMITH_BELL").partition(":")
     home, options = config.home, config.engine
     torch.use_deterministic_algorithms(True, warn_only=True)
@@ -96,6 +101,14 @@ def run_engine(served: ServedModel, config: Config) -> int:
         ledger.close()
         bell.close()
     return 0
+
+
+def _end_with_the_front() -> None:
+    """On Linux the kernel ends this process as soon as the front is gone, so that no engine of a
+    front that was killed is at work beside the next one's. Elsewhere the bell's end says it, after
+    the turn that is under way."""
+    if sys.platform.startswith("linux"):
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _threads(setting: int, num_parameters: int) -> Threads:
