@@ -10,7 +10,8 @@ from starlette.responses import JSONResponse, Response
 from tinsmith.api.front import caller_of, front_of, in_thread
 from tinsmith.api.wire.audit import write_audit
 from tinsmith.api.wire.fields import is_storable
-from tinsmith.domain.errors import InvalidInputError
+from tinsmith.domain.errors import InvalidInputError, StorageError
+from tinsmith.telemetry import failure
 
 MAX_OBJECT = 300
 """Characters; ids are shorter."""
@@ -32,10 +33,14 @@ def about(request: Request, object_id: str) -> None:
 
 
 def note(request: Request, action: str, status: int) -> None:
-    """Enter the request into the audit log."""
+    """Enter the request into the audit log. What was done is answered so, whatever becomes of
+    that."""
     caller, audit = caller_of(request), front_of(request).service.audit
     address = request.client.host if request.client else None
-    audit.note(caller, address, action, _object_of(request), status)
+    try:
+        audit.note(caller, address, action, _object_of(request), status)
+    except StorageError as error:
+        failure("audit_failed", error, action=action)
 
 
 def _object_of(request: Request) -> str | None:

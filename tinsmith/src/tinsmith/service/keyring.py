@@ -21,15 +21,17 @@ class Keyring:
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
         self._found: dict[str, tuple[ApiKey, float]] = {}
-        """key_id -> the key, and when it was read, in monotonic seconds."""
+        """key_id -> the key, and when it was asked for, in monotonic seconds."""
         self._is_empty = True
         self._looked_at: float | None = None
 
     def is_empty(self) -> bool:
         """Whether there has never been a key."""
         if self._is_empty and not _is_fresh(self._looked_at):
-            self._is_empty = not self._ledger.has_keys()
-            self._looked_at = time.monotonic()
+            asked_at = time.monotonic()
+            if self._ledger.has_keys():  # and never back: another thread may know better
+                self._is_empty = False
+            self._looked_at = asked_at
         return self._is_empty
 
     def find(self, key_id: str) -> ApiKey | None:
@@ -37,9 +39,10 @@ class Keyring:
         remembered = self._found.get(key_id)
         if remembered is not None and _is_fresh(remembered[1]):
             return remembered[0]
+        asked_at = time.monotonic()
         key = self._ledger.api_key(key_id)
         if key is not None:
-            self._found[key_id] = (key, time.monotonic())
+            self._found[key_id] = (key, asked_at)
             self._touch(key)
         return key
 

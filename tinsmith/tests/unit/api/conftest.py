@@ -142,6 +142,7 @@ class Clerk:
 
 @dataclass
 class Rooms:
+    ledger: Ledger
     service: Service
     clerk: Clerk
     config: Config
@@ -186,7 +187,7 @@ def rooms(tmp_path: Path) -> Iterator[Rooms]:
         ring=clerk.ring,
     )
     clerk.on_settled = service.futures.wake
-    yield Rooms(service, clerk, config, model_directory)
+    yield Rooms(ledger, service, clerk, config, model_directory)
     clerk.stop()
     service.close()
     ledger.close()

@@ -164,6 +164,15 @@ def test_who_was_refused_is_noted_whatever_it_was(client_of, ledger):
     assert (entry.project, entry.key_id, entry.address) == ("anna", key_id, "127.0.0.1")
 
 
+def test_what_was_done_is_answered_so_when_it_cannot_be_noted(rooms, client_of, caplog):
+    client = client_of("anna", Role.READ_ONLY)
+    assert client.get("/api/v1/sessions").status_code == 200
+    rooms.ledger.close()
+
+    assert client.post("/api/v1/asample", json={}).status_code == 403
+    assert "audit_failed" in caplog.text
+
+
 def test_a_project_reads_its_own_day_of_the_log(client_of):
     anna, boris = client_of("anna"), client_of("boris")
     session = anna.post("/api/v1/create_session", json={}).json()["session_id"]
