@@ -58,11 +58,15 @@ def client_of(rooms, ledger) -> Client:
     return make
 
 
-def actions(ledger: Ledger) -> list[tuple[str, str | None, int]]:
-    ledger.create_project("behind-the-entries-in-the-queue")
+def behind_what_is_queued(rooms) -> None:
+    rooms.ledger.create_project("behind-the-entries-in-the-queue")
+
+
+def actions(rooms) -> list[tuple[str, str | None, int]]:
+    behind_what_is_queued(rooms)
     return [
         (entry.action, entry.object, entry.status)
-        for entry in ledger.audit(limit=1000)
+        for entry in rooms.ledger.audit(limit=1000)
         if entry.address != "test"
     ]
 
@@ -119,7 +123,7 @@ def test_a_refusal_names_the_role_and_who_may(client_of):
     assert "member or owner" in answer.json()["detail"]
 
 
-def test_what_changes_something_is_noted_with_its_id_and_work_is_not(client_of, ledger, start):
+def test_what_changes_something_is_noted_with_its_id_and_work_is_not(rooms, client_of, start):
     client = client_of()
     run = start(client)
     saved = run.do("save_weights", path="one")["path"]
@@ -134,7 +138,7 @@ def test_what_changes_something_is_noted_with_its_id_and_work_is_not(client_of, 
     ):
         client.request(method, path, json=body)
 
-    assert actions(ledger) == [
+    assert actions(rooms) == [
         ("session_create", run.session_id, 200),
         ("run_create", run.run_id, 200),
         ("checkpoint_save", run.run_id, 200),
@@ -145,22 +149,22 @@ def test_what_changes_something_is_noted_with_its_id_and_work_is_not(client_of, 
     ]
 
 
-def test_who_was_refused_is_noted_whatever_it_was(client_of, ledger):
+def test_who_was_refused_is_noted_whatever_it_was(rooms, client_of):
     client = client_of("anna", Role.READ_ONLY)
     client.post("/api/v1/asample", json={})
     client.delete("/api/v1/training_runs/r/checkpoints/weights/c")
     client.delete("/api/v1/training_runs/" + "r" * 400 + "/checkpoints/weights/c")
     client.get("/api/v1/sessions")
 
-    noted = actions(ledger)
+    noted = actions(rooms)
     assert noted[:2] == [
         ("asample", None, 403),
         ("checkpoint_delete", "tinker://r/weights/c", 403),
     ]
     assert len(noted) == 3
     assert len(noted[2][1] or "") == 300
-    key_id = ledger.api_keys()[0].key_id
-    entry = ledger.audit(limit=1)[0]
+    key_id = rooms.ledger.api_keys()[0].key_id
+    entry = rooms.ledger.audit(limit=1)[0]
     assert (entry.project, entry.key_id, entry.address) == ("anna", key_id, "127.0.0.1")
 
 
@@ -173,10 +177,11 @@ def test_what_was_done_is_answered_so_when_it_cannot_be_noted(rooms, client_of, 
     assert "audit_failed" in caplog.text
 
 
-def test_a_project_reads_its_own_day_of_the_log(client_of):
+def test_a_project_reads_its_own_day_of_the_log(rooms, client_of):
     anna, boris = client_of("anna"), client_of("boris")
     session = anna.post("/api/v1/create_session", json={}).json()["session_id"]
     boris.post("/api/v1/create_session", json={})
+    behind_what_is_queued(rooms)
 
     def entries(**params) -> list[dict]:
         answer = anna.get("/api/v1/audit", params=params)
