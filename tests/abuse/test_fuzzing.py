@@ -27,7 +27,7 @@ SEED = int(os.environ.get("FUZZ_SEED", random.randrange(10**6)))
 REQUESTS_OF_THINGS = 250
 """Damaged requests spoil what they are about: it is made anew so often."""
 NUM_CLIENTS = 16
-WARM_UP_SHARE = 0.25
+WARM_UP_SHARE = 0.5
 MAX_GROWTH = 0.10
 SETTINGS = """
 [service]

@@ -5,12 +5,15 @@ from __future__ import annotations
 import re
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tinsmith.api.errors import refusal
 from tinsmith.domain.errors import BusyError
 
 HOST = re.compile(r"[\w.-]{1,253}(:\d{1,5})?|\[[0-9A-Fa-f:.]{2,45}\](:\d{1,5})?", re.ASCII)
+MAX_HEAD_BYTES = 16 * 2**10
+MAX_HEADERS = 100
 ANSWER_HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
@@ -52,21 +55,29 @@ class Guarded:
                     headers.setdefault(name, value)
             await send(message)
 
-        misshapen = _misshapen(scope)
+        refused = _refused(scope)
         try:
-            if misshapen is not None:
-                await refusal(400, misshapen)(scope, receive, mark)
+            if refused is not None:
+                await refused(scope, receive, mark)
             else:
                 await self._app(scope, count, mark)
         finally:
             self._num_bytes -= received
 
 
-def _misshapen(scope: Scope) -> str | None:
+def _refused(scope: Scope) -> Response | None:
+    """The answer to a head that is too large or misshapen."""
+    headers = scope["headers"]
+    size = len(scope["raw_path"]) + len(scope["query_string"])
+    # h11 bounds only heads that come in pieces.
+    if size + sum(len(name) + len(value) for name, value in headers) > MAX_HEAD_BYTES:
+        return refusal(431, f"the request's head is larger than {MAX_HEAD_BYTES} bytes")
+    if len(headers) > MAX_HEADERS:
+        return refusal(431, f"the request has more than {MAX_HEADERS} headers")
     host = Headers(scope=scope).get("host")
     if host is not None and not HOST.fullmatch(host):
-        return "the Host header is malformed; it must be a name or an address, and perhaps a port"
+        return refusal(400, "the Host header is malformed; it is a name or an address, with a port")
     # Databases can't store it, and nothing that has a name here has one with it.
     if "\0" in scope["path"] or b"%00" in scope["query_string"]:
-        return "the address holds a NUL character"
+        return refusal(400, "the address holds a NUL character")
     return None
