@@ -16,7 +16,7 @@ from tinsmith.backups.pins import Pins
 from tinsmith.checkpoints.store import MANIFEST, CheckpointStore
 from tinsmith.domain.addresses import CheckpointAddress
 from tinsmith.domain.errors import InvalidInputError, StorageError, UserError
-from tinsmith.ledger.copies import SCHEMA, NamedFiles, leave_out, named_files, save_ledger
+from tinsmith.ledger.copies import SCHEMA, NamedFiles, leave_out, named_files, save_ledger, seal
 
 SECRETS = ("token-secret", "download-secret")
 ATTEMPTS = 3
@@ -166,10 +166,12 @@ def _write(writer: Writer, moment: _Moment, home: Path) -> BackedUp:
 def _leave_out(
     ledger: Path, checkpoints: set[CheckpointAddress], snapshots: set[str]
 ) -> tuple[str, ...]:
-    """Take out of the copy what is not in the backup; how a person would call it."""
+    """Take out of the copy what is not in the backup, which completes it; how a person would call
+    what was taken out."""
     named = named_files(ledger)
     lost = [address for address in named.checkpoints if address not in checkpoints]
     lost_files = [file for file in named.snapshots if file not in snapshots]
     if lost or lost_files:
         leave_out(ledger, lost, lost_files)
+    seal(ledger)
     return (*map(str, lost), *(f"snapshot {file}" for file in lost_files))

@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from tinsmith.checkpoints.syncing import sync_folder
 from tinsmith.domain.errors import InvalidInputError, NotFoundError
 
 FORMAT_VERSION = 1
@@ -24,6 +25,14 @@ TAR_SUFFIX = ".tar"
 _NAME = re.compile(
     r"ledger\.db|token-secret|download-secret|(checkpoints|snapshots)(/[\w@+=:,~-][\w.@+=:,~-]*)+",
     re.ASCII,
+)
+_UNREADABLE = (
+    NotFoundError,
+    tarfile.TarError,
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
 )
 _CHUNK_BYTES = 2**20
 
@@ -108,7 +117,7 @@ class Reader:
                 name: FileEntry(int(entry["bytes"]), str(entry["sha256"]))
                 for name, entry in about.pop("files").items()
             }
-        except (NotFoundError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except _UNREADABLE as error:
             raise InvalidInputError(
                 f"this is no backup, or a damaged one: {MANIFEST} is missing or not readable"
             ) from error
@@ -206,16 +215,6 @@ def sync_folders(root: Path) -> None:
     """Make the names below a folder durable."""
     for directory, _, _ in os.walk(root):
         sync_folder(Path(directory))
-
-
-def sync_folder(path: Path) -> None:
-    if os.name == "nt":  # folders can't be opened there; NTFS journals renames itself
-        return
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 class _Hashing:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tinsmith.backups.containers import reading, sync_folder, sync_folders, verified
+from tinsmith.backups.containers import reading, sync_folders, verified
+from tinsmith.checkpoints.syncing import sync_folder
 from tinsmith.domain.errors import InvalidInputError, StorageError
 from tinsmith.ledger.copies import HOLDS_ONE, SCHEMA, begin_anew, holds_ledger, restore_ledger
 

@@ -44,7 +44,8 @@ class NamedFiles:
 
 def save_ledger(place: str | Path, file: Path) -> None:
     """Copy the ledger at `place`, which may be in use, to a new SQLite file, as it was at one
-    moment. The copy has today's schema; the ledger itself is left as it is.
+    moment. The copy has today's schema; the ledger itself is left as it is. `seal` the copy before
+    it is moved.
 
     Raises:
         StorageError: there is no ledger, it cannot be read, or a newer tinsmith wrote it.
@@ -56,7 +57,6 @@ def save_ledger(place: str | Path, file: Path) -> None:
         _save_rows(database, file)
     with _open(file):
         pass  # which has migrated it
-    seal(file)
 
 
 def restore_ledger(file: Path, url: str) -> None:
@@ -67,10 +67,12 @@ def restore_ledger(file: Path, url: str) -> None:
         StorageError: it refused.
     """
     database = database_of(url)
-    reading, _ = SqliteFile(file).open()
+    copy = SqliteFile(file)
+    reading, _ = copy.open()
     _, writing = database.open()
     try:
         with (
+            copy.errors(),
             database.errors(),
             reading.connect() as source,
             source.begin(),
@@ -138,7 +140,6 @@ def leave_out(file: Path, addresses: Sequence[CheckpointAddress], files: Sequenc
 
     with _open(file) as ledger:
         ledger._write(drop)
-    seal(file)
 
 
 def seal(file: Path) -> None:
@@ -176,6 +177,7 @@ def _save_rows(database: Database, file: Path) -> None:
     _, writing = copy.open()
     try:
         with (
+            copy.errors(),
             database.errors(),
             reading.connect() as source,
             source.begin(),

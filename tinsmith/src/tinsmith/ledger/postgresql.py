@@ -70,8 +70,9 @@ class PostgresqlDatabase:
         try:
             yield
         except exc.DBAPIError as error:
-            original = error.orig if error.orig is not None else error
-            _raise(self._name, original, error)
+            if not isinstance(error.orig, psycopg.Error):  # of another database, in a copy
+                raise
+            _raise(self._name, error.orig, error)
         except psycopg.Error as error:
             _raise(self._name, error, error)
         except exc.TimeoutError as error:

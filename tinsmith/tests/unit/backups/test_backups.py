@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import os
+import sqlite3
 import stat
 import tarfile
 from collections.abc import Callable, Iterator
@@ -290,6 +292,37 @@ def test_a_file_that_is_no_tar_is_no_backup(tmp_path: Path):
         restore(file, tmp_path / "new")
 
 
+@pytest.mark.parametrize("kept", [0.3, 0.9])
+def test_a_tar_that_was_cut_short_is_damaged(sqlite_home: Home, tmp_path: Path, kept: float):
+    sqlite_home.save(1, "first")
+    backup = tmp_path / "backup.tar"
+    back_up_home(sqlite_home, backup)
+    data = backup.read_bytes()
+    backup.write_bytes(data[: int(kept * len(data))])
+
+    with pytest.raises(InvalidInputError, match="damaged"):
+        restore(backup, tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_backup_that_cannot_be_written_leaves_nothing(sqlite_home: Home, tmp_path: Path):
+    with pytest.raises(StorageError, match="cannot be made"):
+        back_up_home(sqlite_home, tmp_path / "nowhere" / "backup")
+    assert [path.name for path in tmp_path.iterdir()] == ["home"]
+
+
+def test_the_ledger_of_a_backup_is_one_file_that_anybody_can_read(home: Home, tmp_path: Path):
+    home.step(1)
+    back_up_home(home, tmp_path / "backup")
+
+    file = tmp_path / "backup" / "ledger.db"
+    assert [path.name for path in file.parent.glob("ledger*")] == ["ledger.db"]
+    connection = sqlite3.connect(f"file:{file}?mode=ro&immutable=1", uri=True)
+    assert connection.execute("PRAGMA journal_mode").fetchone() == ("delete",)
+    assert connection.execute("SELECT count(*) FROM ops").fetchone() == (2,)
+    connection.close()
+
+
 def test_a_link_in_a_tar_is_not_followed(tmp_path: Path):
     file = tmp_path / "odd.tar"
     entry = {"bytes": 1, "sha256": "00"}
@@ -380,8 +413,6 @@ def test_what_the_home_has_lost_is_left_out_and_told(home: Home, tmp_path: Path)
 
 
 def test_snapshots_come_along(home: Home, tmp_path: Path):
-    import hashlib
-
     data = b"a run's whole state"
     folder = home.config.home / "snapshots" / "tiny"
     folder.mkdir(parents=True)
@@ -445,8 +476,6 @@ def test_a_ledger_of_another_schema_in_postgresql_is_backed_up_by_its_own_tinsmi
 
 def test_a_backup_leaves_an_older_ledger_as_it_is(tmp_path: Path):
     """So it can be made by the new tinsmith before its server upgrades the ledger."""
-    import sqlite3
-
     dump = Path(__file__).parents[1] / "ledger" / "released" / "schema_1.sql"
     (tmp_path / "home").mkdir()
     connection = sqlite3.connect(tmp_path / "home" / "ledger.db")
