@@ -41,7 +41,7 @@ def create_app(
 
     Args:
         is_healthy: whether every model answers; called in a thread, may block.
-        engines: what the engines have told, for /metrics; must not block.
+        engines: what the engines have told, for /metrics and /readyz; must not block.
         http: bounds, and the address from outside; None: the defaults.
         loopback: whether callers from this machine's own addresses count as local. Switch it off
             behind a proxy, which makes everybody look local.
@@ -59,6 +59,7 @@ def create_app(
         limits,
         loopback,
         poll_hold_s,
+        engines,
         registry,
         waiting,
         http.public_url.rstrip("/"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import ParamSpec, TypeVar
@@ -16,6 +16,7 @@ from tinsmith.api.waiting import WaitingRoom
 from tinsmith.api.wire.compression import TooLargeError, inflate
 from tinsmith.api.wire.fields import Fields
 from tinsmith.config import Limits
+from tinsmith.domain.engine_report import EngineState
 from tinsmith.domain.errors import InvalidInputError
 from tinsmith.domain.records import Caller
 from tinsmith.service.service import Service
@@ -38,6 +39,8 @@ class Front:
     loopback: bool
     """Whether callers from this machine's own addresses count as local."""
     poll_hold_s: float
+    engines: Callable[[], Mapping[str, EngineState]]
+    """The newest states by base model; does not block."""
     registry: CollectorRegistry
     """What /metrics tells."""
     waiting: WaitingRoom

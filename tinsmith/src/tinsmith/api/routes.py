@@ -10,6 +10,7 @@ from tinsmith.api import (
     catalogue,
     downloads,
     futures,
+    health,
     hub,
     metrics,
     sampling,
@@ -41,7 +42,7 @@ TINKER_ROUTES: list[BaseRoute] = [
     Call("/auth/token", sessions.auth_token, READ, "POST"),
     Call("/auth/apikey/me", sessions.api_key, READ),
     Call("/auth/apikey/me", sessions.forget_api_key, READ, "DELETE"),
-    Call("/healthz", sessions.healthz, None),
+    Call("/healthz", health.healthz, None),
     Call("/create_model", training.create_model, WORK, "POST", "run_create"),
     Call("/get_info", training.get_info, READ, "POST"),
     Call("/forward_backward", training.forward_backward, WORK, "POST"),
@@ -95,6 +96,8 @@ HUB_ROUTES: list[BaseRoute] = [
 ]
 
 SERVER_ROUTES: list[BaseRoute] = [
+    Call("/healthz", health.alive, None),
+    Call("/readyz", health.ready, None),
     Call("/metrics", metrics.metrics, OPERATE, key_of=any_key),
 ]
 

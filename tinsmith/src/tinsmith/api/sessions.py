@@ -171,13 +171,3 @@ async def auth_token(request: Request) -> Response:
     await read_body(request)
     key, access = request.headers.get("x-api-key"), front_of(request).service.access
     return JSONResponse({"jwt": await in_thread(access.exchange, key, is_local(request))})
-
-
-async def healthz(request: Request) -> Response:
-    """200 once every model has answered, and as long as they do. Needs no key."""
-    if await in_thread(front_of(request).is_healthy):
-        return JSONResponse({"status": "ok"})
-    return JSONResponse(
-        {"status": "unavailable", "detail": "a model is not ready to answer; ask again"},
-        status_code=503,
-    )

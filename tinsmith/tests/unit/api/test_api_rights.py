@@ -14,7 +14,12 @@ from tinsmith.domain.rights import RIGHTS
 from tinsmith.ledger.ledger import Ledger
 from tinsmith.service.keys import Keys
 
-OPEN = {"/api/v1/healthz", "/api/v1/files/{run}/{kind}/{name}/{path}"}
+OPEN = {
+    "/healthz",
+    "/readyz",
+    "/api/v1/healthz",
+    "/api/v1/files/{run}/{kind}/{name}/{path}",
+}
 """Needs no key; neither does the hub."""
 NEVER = ("DELETE", "/api/v1/auth/apikey/me")
 """Keys are revoked by the operator."""
