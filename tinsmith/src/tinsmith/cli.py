@@ -23,6 +23,7 @@ from tinsmith.commands.options import (
     json_option,
 )
 from tinsmith.commands.projects import projects
+from tinsmith.commands.runs import runs
 from tinsmith.config import DTYPES, QUANTIZATIONS, Config
 from tinsmith.domain.errors import TinsmithError
 from tinsmith.telemetry import log_to_stderr
@@ -45,9 +46,10 @@ def main() -> None:
 
 
 main.add_command(checkpoints)
+main.add_command(runs)
+main.add_command(disk)
 main.add_command(keys)
 main.add_command(projects)
-main.add_command(disk)
 main.add_command(audit)
 main.add_command(backup)
 main.add_command(restore)

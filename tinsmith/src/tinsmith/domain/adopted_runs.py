@@ -1,4 +1,4 @@
-"""Runs that only hold a checkpoint which was copied or imported."""
+"""Runs that only hold a checkpoint which was copied, imported or forked from another run."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tinsmith.domain.addresses import CheckpointAddress, CheckpointKind, run_id_
 from tinsmith.domain.ops import LoraConfig
 from tinsmith.domain.records import Run
 
-COPIED, IMPORTED = "copied", "imported"
+COPIED, IMPORTED, FORKED = "copied", "imported", "forked"
 """How such a run came to be: the reason for which its session has ended."""
 
 

@@ -54,7 +54,7 @@ class Session:
     """A label that its owner chose; projects are not declared anywhere."""
     end_reason: str | None = None
     """What the client said (success, errored, interrupted), `silent` if it said nothing more, or
-    how a session without a client came to be (copied, imported)."""
+    how a session without a client came to be (copied, imported, forked)."""
 
 
 @dataclass(frozen=True, slots=True)

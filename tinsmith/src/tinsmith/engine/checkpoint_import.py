@@ -1,8 +1,4 @@
-"""Adapters from outside become training checkpoints of a home folder.
-
-Works beside a running server and without one: bytes first, under a lock that keeps a server which
-just starts from tidying them away, then the catalogue's rows in one transaction.
-"""
+"""Adapters from outside become training checkpoints of a home folder."""
 
 from __future__ import annotations
 
@@ -20,14 +16,15 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from tinsmith.base_models import resolve
 from tinsmith.checkpoints.bundles import Bundle, read_bundle
-from tinsmith.checkpoints.store import ADAPTER_WEIGHTS, OPTIMIZER, CheckpointStore
+from tinsmith.checkpoints.store import ADAPTER_WEIGHTS, OPTIMIZER
 from tinsmith.config import Config
-from tinsmith.domain.addresses import CheckpointAddress, CheckpointKind, check_name
-from tinsmith.domain.adopted_runs import IMPORTED, ended_run
+from tinsmith.domain.addresses import CheckpointAddress, check_name
+from tinsmith.domain.adopted_runs import IMPORTED
 from tinsmith.domain.errors import InvalidInputError
 from tinsmith.domain.ops import LORA_ALPHA, LoraConfig
-from tinsmith.domain.records import Checkpoint, ServedModel
+from tinsmith.domain.records import ServedModel
 from tinsmith.engine.adapter_config import adapter_config
+from tinsmith.engine.adopting import Material, adopt
 from tinsmith.engine.foreign_adapter import fit
 from tinsmith.engine.target_modules import (
     TargetModule,
@@ -35,9 +32,9 @@ from tinsmith.engine.target_modules import (
     peft_target_modules,
     peft_target_parameters,
 )
-from tinsmith.ledger.ledger import Ledger
 
 Arrays = dict[str, NDArray[Any]]
+
 DTYPES = frozenset({torch.float32, torch.bfloat16, torch.float16, torch.float64, torch.int64})
 """In which adapters and optimizers are stored, the last for numbers of steps."""
 
@@ -59,17 +56,6 @@ class Imported:
             "train_unembed": self.lora.train_unembed,
             "with_optimizer": self.with_optimizer,
         }
-
-
-@dataclass(frozen=True, slots=True)
-class _Material:
-    """What the checkpoint is made of."""
-
-    base_model: str
-    lora: LoraConfig
-    adapter: Arrays
-    adapter_config: dict[str, Any]
-    optimizer: Arrays | None
 
 
 def import_checkpoint(
@@ -98,42 +84,7 @@ def import_checkpoint(
             f"the adapter's rank is {material.lora.rank}; this server takes 1 to "
             f"{config.limits.max_rank} (setting limits.max_rank)"
         )
-    run, address = ended_run(
-        owner, material.base_model, material.lora, CheckpointKind.TRAINING, chosen
-    )
-    store = CheckpointStore(config.home / "checkpoints")
-    with store.unswept():
-        written = store.write(
-            address,
-            adapter=material.adapter,
-            adapter_config=material.adapter_config,
-            optimizer=material.optimizer,
-            details={
-                "base_model": material.base_model,
-                "rank": material.lora.rank,
-                "train_attn": material.lora.train_attn,
-                "train_mlp": material.lora.train_mlp,
-                "train_unembed": material.lora.train_unembed,
-            },
-        )
-        row = Checkpoint(
-            address=address,
-            owner=owner,
-            base_model=material.base_model,
-            lora=material.lora,
-            created_at=run.created_at,
-            size_bytes=written.size_bytes,
-            digest=written.digest,
-        )
-        try:
-            ledger = Ledger.open(config.ledger)
-            try:
-                ledger.adopt(run, row, how=IMPORTED)
-            finally:
-                ledger.close()
-        except BaseException:
-            store.delete(address)
-            raise
+    address = adopt(config, material, owner=owner, name=chosen, how=IMPORTED)
     return Imported(address, material.base_model, material.lora, material.optimizer is not None)
 
 
@@ -143,7 +94,7 @@ def _name_of(bundle: Bundle) -> str:
     return bundle.title
 
 
-def _from_own(bundle: Bundle, manifest: Any, optimizer: bytes, model: str | None) -> _Material:
+def _from_own(bundle: Bundle, manifest: Any, optimizer: bytes, model: str | None) -> Material:
     """As it was: the manifest's digests have been checked, so nothing needs to be fitted."""
     details = manifest.get("details")
     details = details if isinstance(details, dict) else {}
@@ -161,7 +112,7 @@ def _from_own(bundle: Bundle, manifest: Any, optimizer: bytes, model: str | None
         )
     if model is not None and (served := resolve(model)).name != base_model:
         raise InvalidInputError(f"this is a checkpoint of {base_model}, not of {served.name}")
-    return _Material(
+    return Material(
         base_model,
         LoraConfig(
             rank,
@@ -176,7 +127,7 @@ def _from_own(bundle: Bundle, manifest: Any, optimizer: bytes, model: str | None
     )
 
 
-def _from_peft(bundle: Bundle, model: str | None, trusted: Collection[str]) -> _Material:
+def _from_peft(bundle: Bundle, model: str | None, trusted: Collection[str]) -> Material:
     named = bundle.config.get("base_model_name_or_path")
     choice = model or named
     if not isinstance(choice, str) or not choice:
@@ -187,7 +138,7 @@ def _from_peft(bundle: Bundle, model: str | None, trusted: Collection[str]) -> _
     targets = _targets(served, served.name in trusted)
     lora, adapter = fit(bundle.config, _fp32(_arrays(bundle.weights, ADAPTER_WEIGHTS)), targets)
     trained = [target for target in targets if target.is_trained(lora)]
-    return _Material(
+    return Material(
         served.name,
         lora,
         dict(adapter),

@@ -122,11 +122,14 @@ class RunExecutor:
                 return executed
 
     def settled(self, record: OpRecord, executed: Executed) -> None:
-        """An op that was executed is on record: what it has made of the run may be kept."""
+        """An op that was executed is on record: what it has made of the run may be kept. One that
+        failed may have ended a gradient window or spoilt it."""
         if executed.snapshot is not None:
             self._recovery.loaded(executed.snapshot)
         elif executed.execution is not None:
             self._recovery.advanced(record.scope, record.seq_id, executed.execution.engine_s)
+        elif isinstance(record.op, (ForwardBackward, OptimStep)):
+            self._recovery.advanced(record.scope, record.seq_id, 0.0)
         elif isinstance(record.op, CreateRun) and isinstance(executed.outcome, Succeeded):
             self._recovery.created(record.scope)
 

@@ -18,9 +18,9 @@ from tinsmith.config import DATABASE_VARIABLE, Config
 from tinsmith.domain.errors import TinsmithError
 from tinsmith.domain.records import ServedModel
 from tinsmith.engine.aside_files import file_name
-from tinsmith.engine.base_model import BaseModel
-from tinsmith.engine.devices import SMALL_MODEL_PARAMETERS, choose_device, choose_dtype
+from tinsmith.engine.devices import SMALL_MODEL_PARAMETERS
 from tinsmith.engine.heap import trim_heap
+from tinsmith.engine.loading import compute_deterministically, load_base_model
 from tinsmith.engine.loop import EngineLoop, Threads
 from tinsmith.engine.model_files import count_parameters
 from tinsmith.engine.project_quotas import ProjectQuotas
@@ -41,28 +41,15 @@ def run_engine(served: ServedModel, config: Config) -> int:
     _end_with_the_front()
     port, _, key = os.environ.pop("TINSMITH_BELL").partition(":")
     home, options = config.home, config.engine
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    # Else every new tensor is filled with NaN first, which costs a pass over memory and shows
-    # nothing: the tests would see whatever is read before it is written.
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    compute_deterministically()
     started = time.monotonic()
     try:
-        device = choose_device(options.device)
-        num_parameters = count_parameters(served.directory)
-        dtype = choose_dtype(options.dtype, device, num_parameters)
-        is_trusted = served.name in options.trust_remote_code
-        base_model = BaseModel.load(
-            served.directory,
-            device,
-            dtype.dtype,
-            quantize=options.quantize,
-            trust_remote_code=is_trusted,
-        )
+        base_model, dtype = load_base_model(served, options)
     except (TinsmithError, OSError, ValueError, RuntimeError) as error:
         event("engine_cannot_start", base_model=served.name, why=f"{type(error).__name__}: {error}")
         return 1
     trim_heap()
-    threads = _threads(options.num_threads, num_parameters)
+    threads = _threads(options.num_threads, count_parameters(served.directory))
     ledger = Ledger.open(os.environ.pop(DATABASE_VARIABLE, "") or home / "ledger.db")
     bell = Bell.connect(int(port), key)
     epoch = ledger.acquire_lease(served.name, f"pid {os.getpid()}")
@@ -81,13 +68,13 @@ def run_engine(served: ServedModel, config: Config) -> int:
         snapshots=SnapshotStore(home / "snapshots"),
         recovery=config.recovery,
         lease_epoch=epoch,
-        decode_text=_text_decoder(served.directory, is_trusted),
+        decode_text=_text_decoder(served.directory, served.name in options.trust_remote_code),
     )
     bell.ring(
         "ready",
         facts={
             "device": str(base_model.device),
-            "dtype": dtype.name,
+            "dtype": dtype,
             "quantize": options.quantize or "no",
             "load_s": round(time.monotonic() - started, 2),
         },

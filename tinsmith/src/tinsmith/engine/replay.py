@@ -103,6 +103,16 @@ class Replay:
         assert self._state is not None, "begin() comes first"
         return self._state
 
+    @property
+    def num_remaining(self) -> int:
+        """Ops that are not repeated yet."""
+        return len(self._remaining)
+
+    @property
+    def next_seq_id(self) -> int:
+        """That of the first of them."""
+        return self._remaining[0].seq_id
+
     def begin(self) -> TrainingState:
         """The state to go on from: of a snapshot, or of a new run.
 

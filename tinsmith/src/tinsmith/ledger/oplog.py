@@ -229,5 +229,6 @@ def _why_ended(connection: Connection, run_id: str) -> str:
         "silent": "was released after its client had not been heard of for too long",
         "copied": "only holds a copied checkpoint",
         "imported": "only holds an imported checkpoint",
+        "forked": "only holds the checkpoint of a fork",
     }.get(reason, "was released when its session ended")
     return f"training run {run_id} {ended}"
