@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 COOKBOOK := tinker-cookbook==0.6.1
 
-.PHONY: demo test lint bench conformance
+.PHONY: demo test test-long lint bench conformance
 
 .venv/.ready: tinsmith/pyproject.toml mailroom/pyproject.toml requirements-dev.txt
 	$(PYTHON) -m venv .venv
@@ -15,6 +15,10 @@ demo: .venv/.ready
 
 test: lint
 	$(BIN)/pytest -q
+
+# The long forms of suites that are shorter in `make test`.
+test-long: .venv/.ready
+	FUZZ_REQUESTS=200000 $(BIN)/pytest -q -s tests/abuse/test_fuzzing.py
 
 lint: .venv/.ready
 	$(BIN)/ruff check .
