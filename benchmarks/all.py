@@ -18,7 +18,7 @@ from rows import COLUMNS, row, run, say
 
 BENCHMARKS = (
     *("startup", "training", "ablation", "builtin", "overhead", "tenants", "growth"),
-    *("sampling", "decode", "clients", "triage", "agreement", "first_token"),
+    *("sampling", "decode", "clients", "triage", "agreement", "first_token", "fairness"),
 )
 NEEDS_DATA = "reference_accuracy"
 KEYS = {"name", "unit", "machine", *COLUMNS}

@@ -30,7 +30,7 @@ class Server:
         os.environ["TINKER_TELEMETRY"] = "0"
         os.environ["NO_PROXY"] = os.environ["no_proxy"] = "127.0.0.1,localhost"
         self._home = tempfile.TemporaryDirectory()
-        home = Path(self._home.name)
+        self.home = home = Path(self._home.name)
         started = time.monotonic()
         command = [sys.executable, "-m", "tinsmith.cli", "serve", "--home", str(home)]
         self._log = home / "server.log"

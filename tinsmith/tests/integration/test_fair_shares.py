@@ -137,8 +137,8 @@ def turns_of_a_day(engine: Engine, trace: Trace) -> list[str]:
     del trace[:]
     draw, sent = random.Random(7), []
     for _ in range(60):
-        sent.append(heavy.send(datums(draw.choice([3, 4, 6]))))
-        sent.append(light.send(datums(draw.choice([2, 4, 8]))))
+        sent.append(heavy.send(datums(4 * draw.choice([1, 2]))))
+        sent.append(light.send(datums(4 * draw.choice([1, 2]))))
         sent.append(asks.send(sample()))
     for request_id in sent:
         assert isinstance(engine.wait(request_id), Succeeded)

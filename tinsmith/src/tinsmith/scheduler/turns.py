@@ -15,9 +15,9 @@ from dataclasses import dataclass, field, replace
 
 from tinsmith.scheduler.fair_share import Shares, Weights, next_of
 
-LEAST_TURN_TOKENS = 32
+LEAST_TURN_TOKENS = 16
 """What a turn costs that has fewer tokens or none. A pass reads all weights however few its tokens
-are, and that takes as long as training on 20 to 40 of them; see docs/decisions/0021."""
+are; docs/decisions/0021 says what was measured."""
 
 
 @dataclass(frozen=True, slots=True)
