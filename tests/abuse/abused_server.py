@@ -66,7 +66,8 @@ def abused(
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-    assert "Traceback" not in server.log, server.log[-8000:]
+    log = server.log
+    assert "Traceback" not in log, log[max(log.index("Traceback") - 500, 0) :][:8000]
 
 
 def _url_when_ready(process: subprocess.Popen[bytes], home: Path) -> str:

@@ -27,7 +27,7 @@ class HttpServer(uvicorn.Server):
             app,
             http=type("Connection", (BoundedConnection,), {"http": bounds}),
             ws="none",
-            log_level="warning",
+            log_level="error",  # a warning for each request that is no HTTP would fill the disk
             access_log=False,
             lifespan="off",
             server_header=False,
