@@ -32,50 +32,37 @@ class FreeSpace:
             now: monotonic seconds.
         """
         self._folder = folder
+        self._min_free_bytes = min_free_bytes
         self._now = now
         self._looking = threading.Lock()
         self._looked_at: float | None = None
-        self._free_bytes: int | None = None
-        self._is_short = False
-        self.min_free_bytes = min_free_bytes
-
-    @property
-    def free_bytes(self) -> int | None:
-        """None: the disk could not be looked at."""
-        self._look()
-        return self._free_bytes
+        self._shortage: str | None = None
 
     def shortage(self) -> str | None:
         """Why new work has to wait; None if it has not."""
-        self._look()
-        if not self._is_short or self._free_bytes is None:
-            return None
-        return (
-            f"the server's disk is nearly full ({self._free_bytes / 2**20:,.0f} MiB free, "
-            f"{self.min_free_bytes / 2**20:,.0f} MiB have to be); new requests wait until its "
-            "operator has made room, or checkpoints are deleted"
-        )
-
-    def _look(self) -> None:
         with self._looking:
             now = self._now()
-            if self._looked_at is not None and now - self._looked_at < LOOK_EVERY_S:
-                return
-            self._looked_at = now
-            try:
-                self._free_bytes = shutil.disk_usage(self._folder).free
-            except OSError:  # it cannot be told: whoever writes will be
-                self._free_bytes = None
-            was_short = self._is_short
-            free = self._free_bytes
-            self._is_short = free is not None and free < self.min_free_bytes
-            if self._is_short and not was_short:
-                event(
-                    "intake_stopped",
-                    level=logging.WARNING,
-                    why="disk",
-                    free_bytes=free,
-                    min_free_bytes=self.min_free_bytes,
-                )
-            elif was_short and not self._is_short:
-                event("intake_goes_on", free_bytes=free)
+            if self._looked_at is None or now - self._looked_at >= LOOK_EVERY_S:
+                self._looked_at = now
+                self._look()
+            return self._shortage
+
+    def _look(self) -> None:
+        try:
+            free = shutil.disk_usage(self._folder).free
+        except OSError:  # it cannot be told; whoever writes will be
+            free = self._min_free_bytes
+        was_short, is_short = self._shortage is not None, free < self._min_free_bytes
+        self._shortage = self._told(free) if is_short else None
+        sizes = {"free_bytes": free, "min_free_bytes": self._min_free_bytes}
+        if is_short and not was_short:
+            event("intake_stopped", level=logging.WARNING, why="disk", **sizes)
+        elif was_short and not is_short:
+            event("intake_goes_on", **sizes)
+
+    def _told(self, free_bytes: int) -> str:
+        return (
+            f"the server's disk is nearly full ({free_bytes / 2**20:,.0f} MiB free, "
+            f"{self._min_free_bytes / 2**20:,.0f} MiB have to be); new requests wait until its "
+            "operator has made room, or checkpoints are deleted"
+        )

@@ -176,10 +176,13 @@ class Quotas:
             raise _busy(reason, ROOM_PAUSE_S)
 
     def _take(self, owner: str, tokens: int, quotas: config.Quotas) -> None:
-        rate = quotas.tokens_per_minute
-        if not tokens or not rate:
+        if not tokens:
             return
+        rate = quotas.tokens_per_minute
         with self._lock:
+            if not rate:
+                self._buckets.pop(owner, None)  # who has no quota any more owes nothing
+                return
             now = self._now()
             bucket = self._buckets.setdefault(owner, TokenBucket(rate, now))
             wait_s = bucket.take(tokens, rate, now)

@@ -186,6 +186,25 @@ def test_tokens_of_training_and_sampling_run_out_together_and_others_do_not_feel
         assert service.quotas.pause("boris") is None
 
 
+def test_a_quota_that_was_taken_off_leaves_no_debt(house):
+    now = 0.0
+    quotas = service_quotas.Quotas(
+        house.ledger, Limits(), Quotas(), FreeSpace(house.home, 0), now=lambda: now
+    )
+
+    def is_let_in() -> bool:
+        try:
+            with quotas.admission("anna", 100):
+                return True
+        except BusyError:
+            return False
+
+    for rate, let_in in ((20, [True, False]), (None, [True, True]), (20, [True, False])):
+        house.ledger.change_project("anna", quotas={"tokens_per_minute": rate})
+        now += 1.0
+        assert [is_let_in(), is_let_in()] == let_in
+
+
 def test_tokens_of_what_did_not_come_in_are_given_back(house):
     run_id = house.run()
     with service_with(house, tokens_per_minute=10, queued_ops=1) as service:
