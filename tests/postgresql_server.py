@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -102,14 +103,6 @@ def _running(programs: Path, folder: Path) -> Iterator[None]:
         who = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
     data = folder / "data"
     log = (folder / "log").open("wb")
-    settings = [
-        "-c",
-        "listen_addresses=",
-        "-c",
-        "fsync=off",
-        "-c",
-        f"unix_socket_directories={folder}",
-    ]
     with log:
         subprocess.run(
             [programs / "initdb", "-D", data, "-U", "tests", *INITDB_OPTIONS],
@@ -120,7 +113,7 @@ def _running(programs: Path, folder: Path) -> Iterator[None]:
             **who,
         )
         server = subprocess.Popen(
-            [programs / "postgres", "-D", data, *settings],
+            [programs / "postgres", "-D", data, "-F", "-h", "", "-k", folder],  # no fsync, no TCP
             stdout=log,
             stderr=log,
             cwd=folder,
@@ -130,7 +123,7 @@ def _running(programs: Path, folder: Path) -> Iterator[None]:
         _wait_until_it_answers(server, folder)
         yield
     finally:
-        server.terminate()
+        server.send_signal(signal.SIGINT)  # without waiting for clients to go
         try:
             server.wait(PATIENCE_S)
         except subprocess.TimeoutExpired:

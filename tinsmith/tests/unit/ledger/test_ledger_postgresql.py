@@ -16,6 +16,8 @@ from tinsmith.domain.records import Run
 from tinsmith.ledger import postgresql
 from tinsmith.ledger.ledger import Ledger
 
+from tests.postgresql_server import absent
+
 MODEL = "org/tiny"
 STEP = OptimStep(AdamParams())
 
@@ -204,3 +206,14 @@ def test_without_the_driver_the_message_names_the_extra():
         [sys.executable, "-c", program], check=True, capture_output=True, text=True
     ).stdout
     assert "pip install 'tinsmith[postgresql]'" in told
+
+
+def test_a_missing_server_is_a_failure_where_nothing_may_be_skipped(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.delenv("TINSMITH_TESTS_SKIP_NOTHING", raising=False)
+    with pytest.raises(pytest.skip.Exception, match="no server"):
+        absent("no server")
+    monkeypatch.setenv("TINSMITH_TESTS_SKIP_NOTHING", "1")
+    with pytest.raises(pytest.fail.Exception, match="no server, and"):
+        absent("no server")
