@@ -16,9 +16,13 @@ demo: .venv/.ready
 test: lint
 	$(BIN)/pytest -q
 
-# The long forms of suites that are shorter in `make test`.
+# The long forms of suites that are shorter in `make test`: 200,000 odd requests, 200 kills, a minute without a server,
+# every fault of the disk in every way, and 256 clients for LOAD_S seconds. A failure prints its CRASH_SEED, which
+# repeats it when it is set.
+LOAD_S ?= 3600
 test-long: .venv/.ready
-	FUZZ_REQUESTS=200000 $(BIN)/pytest -q -s tests/abuse/test_fuzzing.py
+	FUZZ_REQUESTS=200000 CRASH_KILLS=200 CRASH_PAUSE_S=60 CRASH_FAULTS=all LOAD_S=$(LOAD_S) \
+	  $(BIN)/pytest -q -s tests/abuse/test_fuzzing.py tests/crash tests/load
 
 lint: .venv/.ready
 	$(BIN)/ruff check .

@@ -30,7 +30,7 @@ class KillableServer:
         self.home = home
         self.url = f"http://127.0.0.1:{port}"
         self._port = port
-        self._environment = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
+        self.environment = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
         self._front: subprocess.Popen[bytes] | None = None
         self._seen: dict[int, psutil.Process] = {}
         home.mkdir(parents=True)
@@ -42,7 +42,7 @@ class KillableServer:
         command = [sys.executable, "-m", "tinsmith.cli", "serve", "--home", str(self.home)]
         command += ["--port", str(self._port), "--device", "cpu", "--config", str(self.config)]
         with (self.home / "server.log").open("ab") as log:
-            self._front = subprocess.Popen(command, stdout=log, stderr=log, env=self._environment)
+            self._front = subprocess.Popen(command, stdout=log, stderr=log, env=self.environment)
 
     def wait_until_ready(self) -> None:
         """Until every model answers."""
