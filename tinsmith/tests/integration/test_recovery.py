@@ -13,6 +13,7 @@ from tinsmith.domain.addresses import CheckpointAddress, CheckpointKind
 from tinsmith.domain.ops import LoadState, OptimStep, SaveState
 from tinsmith.domain.outcomes import Failed, Outcome, Succeeded
 from tinsmith.engine.base_model import BaseModel
+from tinsmith.engine.snapshots import PRUNE_EVERY
 from tinsmith.ledger.codec import encode
 
 OFTEN = Recovery(max_replay_s=1e-6)
@@ -234,3 +235,25 @@ def test_runs_that_do_not_fit_side_by_side_come_back_one_after_the_other(
     again.stop()
 
     assert outcomes[0] == outcomes[1]
+
+
+def test_what_a_long_run_leaves_on_disk_is_bounded_and_enough(base: BaseModel, tmp_path: Path):
+    small = Recovery(max_replay_s=1e-6, keep_snapshots=2, history_bytes=0)
+    engine = Engine(tmp_path, base, recovery=small)
+    for number in range(40):
+        engine.submit(2 * number + 1, batch(number))
+        engine.submit(2 * number + 2, step())
+    state = saved(engine, 81)
+    engine.crash()
+
+    again = Engine(tmp_path, base, recovery=small, session=engine.session)
+    restored = saved(again, 82, "again")
+    kept = again.ledger.snapshots(again.run_id)
+    payloads = again.ledger.payload_sizes(again.run_id)
+    files = list((tmp_path / "snapshots").rglob("*.safetensors"))
+    again.stop()
+
+    assert_same(state, restored)
+    assert len(kept) <= 2 + PRUNE_EVERY
+    assert len(files) == len(kept)
+    assert 0 not in payloads and min(payloads) > 20

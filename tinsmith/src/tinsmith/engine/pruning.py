@@ -62,7 +62,7 @@ def prune(snapshots: Sequence[Kept], payloads: Mapping[int, int], settings: Reco
 
 def _thinned(older: Sequence[Kept], newer: Kept, max_replay_s: float) -> list[Kept]:
     kept: list[Kept] = []
-    for one, after in zip(older, [*older[1:], newer], strict=True):
+    for one, after in zip(older, [*older, newer][1:], strict=True):
         if not kept or one.is_load or after.engine_s - kept[-1].engine_s > max_replay_s:
             kept.append(one)
     return kept
