@@ -45,6 +45,7 @@ class EngineProcess:
         self._on_tokens = on_tokens
         self._bell: Bell | None = None
         self._report: EngineReport | None = None
+        self._num_restarts = 0
         self._child: subprocess.Popen[bytes] | None = None
         self._ready = threading.Event()
         self._gave_up = threading.Event()
@@ -61,7 +62,7 @@ class EngineProcess:
     @property
     def state(self) -> EngineState:
         """How the engine stands, as far as it has told."""
-        return EngineState(self.is_ready, self._report)
+        return EngineState(self.is_ready, self._report, self._num_restarts)
 
     @property
     def gave_up(self) -> bool:
@@ -120,6 +121,7 @@ class EngineProcess:
                 num_failures = 0
             pause_s = RESTART_PAUSES_S[min(num_failures, len(RESTART_PAUSES_S) - 1)]
             num_failures += 1
+            self._num_restarts += 1
             event("engine_restarts", base_model=self.model.name, pause_s=pause_s)
             self._stopping.wait(pause_s)
 

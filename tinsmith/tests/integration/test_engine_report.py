@@ -8,7 +8,9 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+import psutil
 from running_engine import PATIENCE_S, Engine, batch, load_tiny_model, step
+from tinsmith.config import Recovery
 from tinsmith.domain.engine_report import EngineReport
 from tinsmith.domain.ops import RUN_OP_KINDS, ForwardBackward, Sample, SamplingParams
 from tinsmith.domain.outcomes import Failed
@@ -61,3 +63,42 @@ def test_work_is_reported_when_it_is_done(tmp_path: Path) -> None:
         assert earlier != later
         for name in ("prompt_tokens", "cached_prompt_tokens", "training_tokens", "optim_steps"):
             assert getattr(earlier, name) <= getattr(later, name)
+
+
+def test_what_a_restart_repeated_and_would_repeat_is_reported(tmp_path: Path) -> None:
+    base, never = load_tiny_model(tmp_path / "model"), Recovery(max_replay_s=1e6)
+    engine = Engine(tmp_path, base, recovery=never)
+    try:
+        for number in range(1, 7, 2):
+            engine.submit(number, batch(number))
+            engine.submit(number + 1, step())
+        before = hear(engine, lambda report: report.optim_steps == 3)[-1]
+    finally:
+        engine.crash()
+    assert before.unsaved_s > 0
+    assert (before.runs_restored, before.replay_s, before.snapshots_written) == (0, 0.0, 0)
+
+    engine = Engine(tmp_path, base, recovery=never, session=engine.session)
+    try:
+        engine.submit(7, step())  # of an empty window: it fails, and finds the run as it was
+        engine.submit(8, batch(8))
+        after = hear(engine, lambda report: report.training_tokens == 8)[-1]
+    finally:
+        engine.stop()
+    assert (after.runs_restored, after.runs_inexact) == (1, 0)
+    assert after.replay_s > 0
+    assert after.unsaved_s > before.unsaved_s
+
+
+def test_an_engine_reports_its_memory_and_what_a_token_costs_it(tmp_path: Path) -> None:
+    engine = Engine(tmp_path, load_tiny_model(tmp_path / "model"))
+    try:
+        report = hear(engine, lambda report: True)[0]
+    finally:
+        engine.stop()
+
+    # Two layers: queries and output 32 x 32, keys and values 32 x 16, three of 32 x 48.
+    assert report.token_operations == 2 * 2 * (2 * 32 * 32 + 2 * 32 * 16 + 3 * 32 * 48)
+    assert report.device_operations_per_s > 0
+    assert 0 < report.resident_bytes <= psutil.virtual_memory().total
+    assert report.device_bytes == 0

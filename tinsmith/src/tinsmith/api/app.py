@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from anyio import CapacityLimiter
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, ProcessCollector
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -51,6 +51,7 @@ def create_app(
     registry = CollectorRegistry()
     registry.register(EngineCollector(engines))
     registry.register(DiskCollector(service.disk.read))
+    ProcessCollector(registry=registry)
     http = http or Http()
     waiting = WaitingRoom(http.max_held_polls, http.max_held_polls_per_owner)
     front = Front(

@@ -35,6 +35,10 @@ COUNTERS = {
     ),
     "training_tokens": ("tinsmith_training_tokens", "Tokens of batches that added to a gradient."),
     "optim_steps": ("tinsmith_optim_steps", "Optimizer steps."),
+    "runs_restored": ("tinsmith_runs_restored", "Runs made again from snapshot and log."),
+    "runs_inexact": ("tinsmith_runs_inexact", "Those of them that came back with other bits."),
+    "replay_s": ("tinsmith_replay_seconds", "The engine's time that repeating the log took."),
+    "snapshots_written": ("tinsmith_snapshots_written", "Snapshots of runs written to disk."),
 }
 GAUGES = {
     "requests_waiting": (
@@ -49,6 +53,20 @@ GAUGES = {
     ),
     "blocks_limit": ("tinsmith_cache_blocks_limit", "Blocks that there may be of both."),
     "block_bytes": ("tinsmith_cache_block_bytes", "Memory of a block."),
+    "unsaved_s": (
+        "tinsmith_unsaved_engine_seconds",
+        "The most engine time of any run that a restart would repeat.",
+    ),
+    "token_operations": (
+        "tinsmith_token_operations",
+        "Additions and multiplications of a token's way forward through the linear layers.",
+    ),
+    "device_operations_per_s": (
+        "tinsmith_device_operations_per_second",
+        "Those that the device did in a second when the engine started.",
+    ),
+    "resident_bytes": ("tinsmith_engine_resident_bytes", "Host memory of the engine's process."),
+    "device_bytes": ("tinsmith_engine_device_bytes", "Memory that it holds of a CUDA device."),
 }
 """A field of the engine's report -> name and help."""
 
@@ -62,9 +80,16 @@ class EngineCollector(Collector):
         ready = GaugeMetricFamily(
             "tinsmith_engine_ready", "1 while a base model answers.", labels=["base_model"]
         )
+        restarts = CounterMetricFamily(
+            "tinsmith_engine_restarts",
+            "How often an engine ended by itself and was started again.",
+            labels=["base_model"],
+        )
         for name, state in states.items():
             ready.add_metric([name], float(state.is_ready))
+            restarts.add_metric([name], state.num_restarts)
         yield ready
+        yield restarts
         reports = {
             name: asdict(state.report) for name, state in states.items() if state.report is not None
         }

@@ -55,6 +55,22 @@ class EngineReport:
     """Those that nobody uses and that the next prompts may begin with."""
     blocks_limit: int = 0
     block_bytes: int = 0
+    token_operations: int = 0
+    """Of one token's way forward through the model."""
+    device_operations_per_s: float = 0.0
+    """That the device can do, as measured at start."""
+    resident_bytes: int = 0
+    """Host memory of the engine's process."""
+    device_bytes: int = 0
+    """Memory that it holds of a device with its own."""
+    runs_restored: int = 0
+    runs_inexact: int = 0
+    """Those of them that came back with other bits."""
+    replay_s: float = 0.0
+    """The device's time that it took."""
+    snapshots_written: int = 0
+    unsaved_s: float = 0.0
+    """The most engine time of any run that a restart would repeat."""
     ops_waiting: Mapping[str, int] = field(default_factory=dict)
     """Ops of runs that have not been executed, by kind."""
     projects: Mapping[str, ProjectReport] = field(default_factory=dict[str, ProjectReport])
@@ -74,3 +90,5 @@ class EngineState:
     is_ready: bool
     report: EngineReport | None = None
     """Its newest; None before its first."""
+    num_restarts: int = 0
+    """How often its process ended by itself and was started again."""

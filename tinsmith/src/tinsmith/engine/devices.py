@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -121,10 +122,12 @@ def _cpu_flags() -> Mapping[str, Any]:
 def product_gflops(device: torch.device) -> dict[str, float]:
     """GFLOP/s of a matrix product as large as a layer's, by name of the dtype: the best of the
     repetitions that fit into a fraction of a second."""
-    return {name: round(_product_gflops(device, dtype), 1) for name, dtype in DTYPES.items()}
+    return {name: round(product_rate(device, dtype) / 1e9, 1) for name, dtype in DTYPES.items()}
 
 
-def _product_gflops(device: torch.device, dtype: torch.dtype) -> float:
+@cache
+def product_rate(device: torch.device, dtype: torch.dtype) -> float:
+    """Operations per second of such a product, measured once."""
     num_rows, size = _TIMED_ROWS_AND_SIZE.get(device.type, _TIMED_ON_GPU)
     x_TI = torch.ones(num_rows, size, device=device, dtype=dtype)
     weight_OI = torch.ones(size, size, device=device, dtype=dtype)
@@ -134,7 +137,7 @@ def _product_gflops(device: torch.device, dtype: torch.dtype) -> float:
         # Fetching one number waits for a device that works on its own.
         float((x_TI @ weight_OI.T)[0, 0])
         best_s = min(best_s, time.perf_counter() - started)
-    return 2 * num_rows * size**2 / best_s / 1e9
+    return 2 * num_rows * size**2 / best_s
 
 
 def describe_device(device: torch.device) -> dict[str, Any]:

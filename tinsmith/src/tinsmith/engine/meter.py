@@ -7,10 +7,15 @@ from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import asdict
 
+import psutil
+import torch
+
 from tinsmith.domain.engine_report import EngineReport
 from tinsmith.domain.ops import RUN_OP_KINDS, ForwardBackward, Op, OptimStep, kind_of
 from tinsmith.engine.project_meter import ProjectMeter
+from tinsmith.engine.recovery import Recovery
 from tinsmith.engine.sampler import Sampler
+from tinsmith.engine.speed import Speed
 from tinsmith.ledger.bell import Bell
 from tinsmith.ledger.entries import OpRecord
 
@@ -18,15 +23,24 @@ TELL_EVERY_S = 1.0
 
 
 class Meter:
-    """Counts what was trained; the rest stands with the sampler and in the queues."""
+    """Counts what was trained; the rest stands with the sampler, in the queues and with the
+    recovery."""
 
     def __init__(
-        self, sampler: Sampler, queues: Mapping[str, Collection[OpRecord]], bell: Bell
+        self,
+        sampler: Sampler,
+        queues: Mapping[str, Collection[OpRecord]],
+        recovery: Recovery,
+        speed: Speed,
+        bell: Bell,
     ) -> None:
         """`queues` are looked at, run by run, whenever there is something to tell."""
         self._sampler = sampler
         self._queues = queues
+        self._recovery = recovery
+        self._speed = speed
         self._bell = bell
+        self._process = psutil.Process()
         self.projects = ProjectMeter()
         self._training_tokens = 0
         self._optim_steps = 0
@@ -52,7 +66,7 @@ class Meter:
         self._told, self._told_at = report, now
 
     def _report(self) -> EngineReport:
-        sampler, counts = self._sampler, self._sampler.counts
+        sampler, counts, recovery = self._sampler, self._sampler.counts, self._recovery
         ops_waiting, ops_of = dict.fromkeys(RUN_OP_KINDS, 0), Counter[str]()
         for queue in self._queues.values():
             for record in queue:
@@ -73,6 +87,15 @@ class Meter:
             blocks_reusable=sampler.num_blocks_reusable,
             blocks_limit=sampler.max_blocks,
             block_bytes=sampler.block_bytes,
+            token_operations=self._speed.token_operations,
+            device_operations_per_s=self._speed.device_operations_per_s,
+            resident_bytes=self._process.memory_info().rss,
+            device_bytes=torch.cuda.memory_reserved() if torch.cuda.is_initialized() else 0,
+            runs_restored=recovery.num_restored,
+            runs_inexact=recovery.num_inexact,
+            replay_s=recovery.replay_s,
+            snapshots_written=recovery.num_snapshots,
+            unsaved_s=recovery.unsaved_s,
             ops_waiting=ops_waiting,
             projects=self.projects.reports(ops_of, requests_of),
         )

@@ -24,6 +24,10 @@ REPORT = EngineReport(
     generated_tokens=7,
     blocks_used=3,
     block_bytes=4096,
+    runs_restored=3,
+    replay_s=1.5,
+    unsaved_s=0.25,
+    resident_bytes=10**9,
     ops_waiting={"forward_backward": 2, "optim_step": 0},
     projects={
         "anna": ProjectReport(
@@ -59,7 +63,7 @@ def of(samples: Samples, name: str, **labels: str) -> float | None:
 
 @pytest.fixture
 def watched(rooms) -> Iterator[TestClient]:
-    states = {"org/tiny": EngineState(True, REPORT), "org/loading": EngineState(False)}
+    states = {"org/tiny": EngineState(True, REPORT), "org/loading": EngineState(False, None, 2)}
     with rooms.client(key=None, engines=lambda: states) as client:
         yield client
 
@@ -71,6 +75,13 @@ def test_what_the_engines_report_is_told_by_base_model(watched):
     assert of(samples, "tinsmith_cached_prompt_tokens_total", base_model="org/tiny") == 64
     assert of(samples, "tinsmith_cache_blocks_used", base_model="org/tiny") == 3
     assert of(samples, "tinsmith_cache_block_bytes", base_model="org/tiny") == 4096
+    for name, value in (
+        ("runs_restored_total", 3),
+        ("replay_seconds_total", 1.5),
+        ("unsaved_engine_seconds", 0.25),
+        ("engine_resident_bytes", 10**9),
+    ):
+        assert of(samples, f"tinsmith_{name}", base_model="org/tiny") == value
     kinds = {kind: {"base_model": "org/tiny", "kind": kind} for kind in REPORT.ops_waiting}
     assert of(samples, "tinsmith_ops_waiting", **kinds["forward_backward"]) == 2
     assert of(samples, "tinsmith_ops_waiting", **kinds["optim_step"]) == 0
@@ -93,13 +104,15 @@ def test_projects_are_told_with_what_waits_and_how_long_it_did(watched):
     assert of(samples, "tinsmith_project_wait_seconds_bucket", **labels, le="0.01") == 6
 
 
-def test_an_engine_that_is_not_there_is_told_as_not_ready_and_nothing_else(watched):
+def test_of_an_engine_that_is_not_there_only_that_and_its_restarts_are_told(watched):
     samples = read(watched)
 
     assert of(samples, "tinsmith_engine_ready", base_model="org/tiny") == 1
     assert of(samples, "tinsmith_engine_ready", base_model="org/loading") == 0
+    assert of(samples, "tinsmith_engine_restarts_total", base_model="org/loading") == 2
     assert [name for name, labels in samples if ("base_model", "org/loading") in labels] == [
-        "tinsmith_engine_ready"
+        "tinsmith_engine_ready",
+        "tinsmith_engine_restarts_total",
     ]
 
 
