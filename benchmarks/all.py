@@ -19,6 +19,7 @@ from rows import COLUMNS, row, run, say
 BENCHMARKS = (
     *("startup", "training", "ablation", "builtin", "overhead", "tenants", "growth"),
     *("sampling", "decode", "clients", "triage", "agreement", "first_token", "fairness"),
+    "futures",
 )
 NEEDS_DATA = "reference_accuracy"
 KEYS = {"name", "unit", "machine", *COLUMNS}

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 
 from killable_server import KillableServer
-from training import Outcomes, Training, assert_outcomes_stand, settled
+from watched_training import Outcomes, Training, assert_outcomes_stand, settled
 
 EVERYTHING, FRONT, ENGINE = "everything", "the front alone", "an engine alone"
 

@@ -14,7 +14,7 @@ import pytest
 from killable_server import KillableServer
 from tinsmith.checkpoints.store import CheckpointStore
 from tinsmith.domain.addresses import CheckpointAddress
-from training import (
+from watched_training import (
     Training,
     ask,
     assert_equal_trainings,

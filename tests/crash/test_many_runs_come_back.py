@@ -7,7 +7,7 @@ import time
 import pytest
 import tinker
 from killable_server import KillableServer, running
-from training import ask, assert_nothing_failed
+from watched_training import ask, assert_nothing_failed
 
 MODEL = "tinsmith/tiny"
 NUM_RUNS = 100

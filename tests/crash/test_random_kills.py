@@ -11,7 +11,7 @@ import secrets
 import pytest
 from killable_server import running
 from killer import Killer
-from training import Training, assert_equal_trainings, assert_nothing_failed
+from watched_training import Training, assert_equal_trainings, assert_nothing_failed
 
 NUM_KILLS = int(os.environ.get("CRASH_KILLS", "20"))
 SEED = int(os.environ.get("CRASH_SEED", secrets.randbelow(10**6)))

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from killable_server import KillableServer, running, servers_below
-from training import (
+from watched_training import (
     Told,
     Training,
     assert_equal_trainings,
