@@ -175,6 +175,7 @@ def test_polls_beyond_the_limit_are_told_to_come_again(server: AbusedServer):
         (HEALTH.replace(b"/api/v1/healthz", b"*"), 404),
         (HEALTH.replace(b"HTTP/1.1", b"HTTP/1.0"), 200),
         (HEAD + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n", 400),
+        (HEAD.replace(b"POST", b"HEAD") + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n", None),
         (HEAD + b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n", 200),
         (HEAD + b"Transfer-Encoding: gzip, chunked\r\n\r\n", 400),
         (HEAD + b"Content-Length: 2\r\nContent-Length: 3\r\n\r\n{}", 400),

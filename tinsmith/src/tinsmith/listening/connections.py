@@ -65,10 +65,12 @@ class BoundedConnection(H11Protocol):
     def send_400_response(self, msg: str) -> None:
         """For what can't be parsed. If it is the body of a request, nothing else is answered to
         that: this is its answer, or the one that has begun is cut off."""
+        is_head = False
         if self.cycle is not None:
             self.cycle.disconnected = True
             self.cycle.message_event.set()
-        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            is_head = self.cycle.scope["method"] == "HEAD"  # whose answer has no body
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE) and not is_head:
             super().send_400_response(msg)
         else:
             self.transport.close()
