@@ -42,7 +42,7 @@ def options(parser: argparse.ArgumentParser) -> None:
 def measure(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     from tinsmith.base_models import BUILTIN_NAME
 
-    queued = options.queued or (60 if options.quick else 1000)
+    queued = options.queued or (200 if options.quick else 1000)
     ops = options.ops or (5 if options.quick else 60)
     seconds = options.seconds or (4.0 if options.quick else 30.0)
     task = Task(VOCAB, 1, 8, shortest=60, longest=100, num_shared=8, num_weighted=20)
@@ -87,7 +87,7 @@ def rows_of_waiting(
         for name in ("crowd", "asks", "single")
     )
     crowds = after.of("crowd", "turns_total") - before.of("crowd", "turns_total")
-    turn_s = (after.at - before.at) / crowds
+    turn_s = (after.at - before.at) / max(1.0, crowds)
     say(f"  {num_turns:.0f} turns, {crowds:.0f} of them of the crowd, {turn_s * 1e3:.0f} ms each")
     for name, share, place in (("p50", 0.5, 9), ("p95", 0.95, 18)):
         first_come = statistics.quantiles(turns_left, n=20)[place]
