@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ipaddress
 import json
 import logging
 import os
@@ -211,11 +210,7 @@ class _Server:
 
 def _check_host(config: Config) -> None:
     """Beyond this machine, nobody is served without a key. Raises InvalidInputError."""
-    try:
-        is_loopback = config.host == "localhost" or ipaddress.ip_address(config.host).is_loopback
-    except ValueError:
-        is_loopback = False
-    if is_loopback and not config.http.public_url:
+    if not config.is_open_to_others:
         return
     ledger = Ledger.open(config.ledger)
     try:
@@ -223,7 +218,8 @@ def _check_host(config: Config) -> None:
     finally:
         ledger.close()
     if not has_key:
-        how = f"--public-url {config.http.public_url}" if is_loopback else f"--host {config.host}"
+        url = config.http.public_url
+        how = f"--public-url {url}" if url else f"--host {config.host}"
         raise InvalidInputError(
             f"{how} would be open to other machines, and there is no API key yet: "
             f"make one with `tinsmith keys create --home {config.home}`, or use 127.0.0.1"

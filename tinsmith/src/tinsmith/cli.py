@@ -24,7 +24,7 @@ from tinsmith.commands.options import (
 )
 from tinsmith.commands.projects import projects
 from tinsmith.commands.runs import runs
-from tinsmith.config import DTYPES, QUANTIZATIONS, Config
+from tinsmith.config import DTYPES, QUANTIZATIONS
 from tinsmith.domain.errors import TinsmithError
 from tinsmith.telemetry import log_to_stderr
 
@@ -167,6 +167,7 @@ def engine(spec: str) -> None:
 
 @main.command()
 @home_option
+@database_option
 @click.option(
     "--quantize",
     type=click.Choice(QUANTIZATIONS),
@@ -179,6 +180,7 @@ def engine(spec: str) -> None:
 @json_option
 def doctor(
     home: Path | None,
+    database: str | None,
     quantize: str | None,
     model: str | None,
     config_file: Path | None,
@@ -190,8 +192,7 @@ def doctor(
 
     if model and not quantize:
         raise click.UsageError("--model is what --quantize is measured on; give that too")
-    config = Config.load(config_file)
-    config = replace(config, home=home or config.home)
+    config = configured(config_file, home, database)
     facts = examine(config)
     if quantize:
         config = replace(config, engine=replace(config.engine, quantize=quantize))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import ipaddress
 import re
 import tomllib
 from collections.abc import Mapping
@@ -269,6 +270,15 @@ class Config:
             raise InvalidInputError(  # the value is not shown: it may hold a password
                 "setting database has to be a URL such as postgresql://USER@HOST/NAME, or nothing"
             )
+
+    @property
+    def is_open_to_others(self) -> bool:
+        """Whether other machines can reach the server, directly or through a proxy."""
+        try:
+            is_loopback = self.host == "localhost" or ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            is_loopback = False
+        return bool(self.http.public_url) or not is_loopback
 
     @property
     def ledger(self) -> str | Path:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from sqlalchemy import Connection, insert, inspect, select, text, update
 
 from tinsmith.domain.errors import StorageError
+from tinsmith.ledger.database import database_of
 from tinsmith.ledger.schema import METADATA, schema_version
 
 Migration = Callable[[Connection], None]
@@ -50,6 +52,28 @@ def _runs_can_be_replayed(connection: Connection) -> None:
 MIGRATIONS: Sequence[Migration] = (_sessions_have_projects, _runs_can_be_replayed)
 """Entry n takes a ledger from version n + 1 to n + 2, in plain SQL of that time; it is never
 changed once it has been released. `schema` says what the last one leads to."""
+
+NEWEST_VERSION = 1 + len(MIGRATIONS)
+
+
+def version_of(url_or_path: str | Path) -> int | None:
+    """The schema of the ledger that is kept there, which is left as it is; None if there is none.
+
+    Raises:
+        StorageError: it can't be read, or the database is away.
+        InvalidInputError: PostgreSQL's driver is not installed.
+    """
+    if isinstance(url_or_path, Path) and not url_or_path.exists():
+        return None
+    database = database_of(url_or_path)
+    reading, _ = database.open()
+    try:
+        with database.errors(), reading.connect() as connection:
+            if not inspect(connection).has_table(schema_version.name):
+                return None
+            return connection.execute(select(schema_version.c.version)).scalar_one()
+    finally:
+        reading.dispose()
 
 
 def bring_up_to_date(connection: Connection, migrations: Sequence[Migration] = MIGRATIONS) -> None:

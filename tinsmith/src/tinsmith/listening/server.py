@@ -22,7 +22,7 @@ class HttpServer(uvicorn.Server):
     """uvicorn without its own signal handlers, which would end us before the engines are told."""
 
     def __init__(self, app: ASGIApp, http: Http, tls: ssl.SSLContext | None) -> None:
-        bounds = replace(http, max_connections=_room_for_connections(http.max_connections))
+        bounds = replace(http, max_connections=room_for_connections(http.max_connections))
         config = uvicorn.Config(
             app,
             http=type("Connection", (BoundedConnection,), {"http": bounds}),
@@ -44,7 +44,7 @@ class HttpServer(uvicorn.Server):
         yield
 
 
-def _room_for_connections(wanted: int) -> int:
+def room_for_connections(wanted: int) -> int:
     """How many this process may have open, after asking the system for so many."""
     if os.name == "nt":
         return wanted
