@@ -111,6 +111,24 @@ def test_two_processes_write_at_once(ledger: Ledger, ledger_place: str, new_run)
         assert [r.seq_id for r in records if r.scope == run.run_id] == list(range(101))
 
 
+def test_who_asks_for_rows_after_the_last_one_misses_none(
+    ledger: Ledger, ledger_place: str, new_run
+):
+    """As engines ask, while several processes write."""
+    runs = [new_run() for _ in range(3)]
+    num_ops = 3 * 101
+    children = [child(APPEND_FOR_EVER, ledger_place, run.run_id, 1, 101) for run in runs]
+    seen: list[int] = []
+    deadline = time.monotonic() + 120
+    while len(seen) < num_ops and time.monotonic() < deadline:
+        seen += [record.row for record in ledger.pending(MODEL, seen[-1] if seen else 0)]
+    for process in children:
+        process.communicate(timeout=60)
+
+    assert seen == [record.row for record in ledger.pending(MODEL)]
+    assert len(seen) == num_ops
+
+
 def test_many_threads_share_commits_and_keep_their_order(ledger: Ledger, new_run):
     runs = [new_run() for _ in range(16)]
 
