@@ -126,10 +126,11 @@ class RunExecutor:
         failed may have ended a gradient window or spoilt it."""
         if executed.snapshot is not None:
             self._recovery.loaded(executed.snapshot)
-        elif executed.execution is not None:
-            self._recovery.advanced(record.scope, record.seq_id, executed.execution.engine_s)
-        elif isinstance(record.op, (ForwardBackward, OptimStep)):
-            self._recovery.advanced(record.scope, record.seq_id, 0.0)
+        elif isinstance(record.op, OptimStep) or (
+            isinstance(record.op, ForwardBackward) and not record.op.forward_only
+        ):
+            engine_s = 0.0 if executed.execution is None else executed.execution.engine_s
+            self._recovery.advanced(record.scope, record.seq_id, engine_s)
         elif isinstance(record.op, CreateRun) and isinstance(executed.outcome, Succeeded):
             self._recovery.created(record.scope)
 

@@ -6,7 +6,7 @@ import time
 
 from tinsmith.checkpoints.snapshots import SnapshotStore
 from tinsmith.config import Recovery as RecoverySettings
-from tinsmith.domain.errors import StorageError
+from tinsmith.domain.errors import StorageError, UserError
 from tinsmith.domain.records import Snapshot
 from tinsmith.engine.adapter import AdapterLayout
 from tinsmith.engine.aside_files import DamagedFileError
@@ -136,7 +136,11 @@ class Recovery:
         self._snapshots.close()
 
     def _start(self, run_id: str, seq_id: int) -> bool:
-        run = self._ledger.run(run_id)
+        try:
+            run = self._ledger.run(run_id)
+        except StorageError as error:
+            self._delay(run_id, error)
+            return False
         assert run is not None, "its ops refer to it"
         if run.is_corrupted:
             raise RunLostError(
@@ -167,20 +171,26 @@ class Recovery:
         except StorageError as error:
             self._delay(run_id, error)
             return False
-        except Exception as error:
-            self._replays.pop(run_id)
-            self._residency.drop(run_id)
+        except (RunLostError, UserError) as error:
+            self._give_up(run_id)
             self._ledger.mark_corrupted(run_id)
             if isinstance(error, RunLostError):
                 raise
             raise RunLostError(
-                f"run {run_id} can't be made again: what went well the first time fails now "
-                f"({error}). Create a training client from its last checkpoint"
+                f"run {run_id} can't be made again: what went well the first time is refused now "
+                f"({error}). Create a training client from its last checkpoint and go on from there"
             ) from error
+        except Exception:  # such as a device without memory, which the next op may find
+            self._give_up(run_id)
+            raise
         del self._replays[run_id]
         self._residency.let_go(run_id)
         self._note(run_id, replay)
         return True
+
+    def _give_up(self, run_id: str) -> None:
+        del self._replays[run_id]
+        self._residency.drop(run_id)
 
     def _note(self, run_id: str, replay: Replay) -> None:
         self._snapshots.begun(run_id, replay.at, replay.engine_s, replay.saved_engine_s)
