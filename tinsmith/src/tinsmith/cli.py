@@ -24,7 +24,7 @@ from tinsmith.commands.options import (
 )
 from tinsmith.commands.projects import projects
 from tinsmith.commands.runs import runs
-from tinsmith.config import DTYPES, QUANTIZATIONS
+from tinsmith.config import DTYPES, LOG_FORMATS, QUANTIZATIONS
 from tinsmith.domain.errors import TinsmithError
 from tinsmith.telemetry import log_to_stderr
 
@@ -104,6 +104,7 @@ main.add_command(restore)
 )
 @config_option
 @click.option("--log-level", default="info", type=click.Choice(["debug", "info", "warning"]))
+@click.option("--log-format", type=click.Choice(LOG_FORMATS), help="json: an object in each line.")
 @click.option("--json", "as_json", is_flag=True, help="When ready, one JSON document.")
 def serve(
     models: tuple[str, ...],
@@ -121,13 +122,15 @@ def serve(
     trust_remote_code: tuple[str, ...],
     config_file: Path | None,
     log_level: str,
+    log_format: str | None,
     as_json: bool,
 ) -> None:
     """Serve the Tinker API until Ctrl-C."""
     from tinsmith.app import serve_until_stopped
 
-    log_to_stderr(log_level)
     config = configured(config_file, home, database)
+    config = replace(config, log_format=log_format or config.log_format)
+    log_to_stderr(log_level, config.log_format)
     engine = replace(
         config.engine,
         device=device or config.engine.device,
@@ -161,8 +164,9 @@ def engine(spec: str) -> None:
     from tinsmith.engine.process import run_engine
     from tinsmith.engines import engine_spec
 
-    log_to_stderr("info")
-    sys.exit(run_engine(*engine_spec(spec)))
+    served, config = engine_spec(spec)
+    log_to_stderr("info", config.log_format)
+    sys.exit(run_engine(served, config))
 
 
 @main.command()

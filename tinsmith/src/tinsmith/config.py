@@ -20,6 +20,7 @@ DATABASE_VARIABLE = "TINSMITH_DATABASE"
 """Carries `database` past the command line, which every user of the machine can read."""
 DTYPES = ("auto", "float32", "bfloat16")
 QUANTIZATIONS = ("8bit", "4bit")
+LOG_FORMATS = ("text", "json")
 _ORIGIN = re.compile(r"https?://(\[[0-9a-f:]+\]|[\w.-]+)(:\d+)?", re.ASCII)
 _ADDRESS = re.compile(_ORIGIN.pattern + r"(/[\w./~-]*)?", re.ASCII)
 
@@ -258,6 +259,9 @@ class Config:
     """0 picks a free one."""
     models: tuple[str, ...] = ()
     """Base models: a hub id, a folder, or NAME=FOLDER. Empty: the built-in one."""
+    log_format: str = "text"
+    """How events are logged to standard error: text, a line for people; json, an object in each
+    line."""
     limits: Limits = field(default_factory=Limits)
     quotas: Quotas = field(default_factory=Quotas)
     engine: Engine = field(default_factory=Engine)
@@ -269,6 +273,10 @@ class Config:
         if self.database and not self.database.startswith(("postgresql://", "postgres://")):
             raise InvalidInputError(  # the value is not shown: it may hold a password
                 "setting database has to be a URL such as postgresql://USER@HOST/NAME, or nothing"
+            )
+        if self.log_format not in LOG_FORMATS:
+            raise InvalidInputError(
+                f"setting log_format is {self.log_format!r}; allowed are {', '.join(LOG_FORMATS)}"
             )
 
     @property

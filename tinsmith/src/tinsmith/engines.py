@@ -133,6 +133,7 @@ class EngineProcess:
             "engine": asdict(self._config.engine),
             "quotas": asdict(self._config.quotas),
             "recovery": asdict(self._config.recovery),
+            "log_format": self._config.log_format,
         }
         environment = {
             **os.environ,
@@ -208,4 +209,5 @@ def engine_spec(text: str) -> tuple[ServedModel, Config]:
         engine=Engine(**spec["engine"]),
         quotas=Quotas(**spec["quotas"]),
         recovery=Recovery(**spec["recovery"]),
+        log_format=spec["log_format"],
     )
