@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy import Select, bindparam, func, select
 
@@ -62,6 +63,6 @@ class UsageLedger(LedgerFile):
             for owner in sorted(of_checkpoints | of_snapshots)
         ]
 
-    def _number(self, query: Select[tuple[int]], owner: str) -> int:
+    def _number(self, query: Select[Any], owner: str) -> int:
         with self._read() as connection:
             return int(connection.execute(query, {"by_owner": owner}).scalar_one())
