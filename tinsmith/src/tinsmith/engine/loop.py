@@ -32,7 +32,6 @@ from tinsmith.engine.planning import planned_sampler, planned_training
 from tinsmith.engine.recovery import Recovery
 from tinsmith.engine.residency import Residency
 from tinsmith.engine.sample_request import DecodeText
-from tinsmith.engine.speed import Speed
 from tinsmith.engine.weights import ProjectWeights
 from tinsmith.ledger.bell import Bell
 from tinsmith.ledger.entries import OpRecord, Settlement
@@ -113,7 +112,7 @@ class EngineLoop:
             served, base_model, ledger, store, residency, self._recovery, training, self._own_time
         )
         self._queues: dict[str, deque[OpRecord]] = {}
-        self._meter = Meter(self._sampler, self._queues, self._recovery, Speed.of(base_model), bell)
+        self._meter = Meter(base_model, self._sampler, self._queues, self._recovery, bell)
         self._last_row = 0
         self._accounts = Accounts()
         self._charged_tokens = 0

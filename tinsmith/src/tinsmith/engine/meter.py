@@ -12,6 +12,7 @@ import torch
 
 from tinsmith.domain.engine_report import EngineReport
 from tinsmith.domain.ops import RUN_OP_KINDS, ForwardBackward, Op, OptimStep, kind_of
+from tinsmith.engine.base_model import BaseModel
 from tinsmith.engine.project_meter import ProjectMeter
 from tinsmith.engine.recovery import Recovery
 from tinsmith.engine.sampler import Sampler
@@ -28,17 +29,18 @@ class Meter:
 
     def __init__(
         self,
+        base: BaseModel,
         sampler: Sampler,
         queues: Mapping[str, Collection[OpRecord]],
         recovery: Recovery,
-        speed: Speed,
         bell: Bell,
     ) -> None:
         """`queues` are looked at, run by run, whenever there is something to tell."""
         self._sampler = sampler
         self._queues = queues
         self._recovery = recovery
-        self._speed = speed
+        self._speed = Speed.of(base)
+        self._device = base.device
         self._bell = bell
         self._process = psutil.Process()
         self.projects = ProjectMeter()
@@ -90,7 +92,7 @@ class Meter:
             token_operations=self._speed.token_operations,
             device_operations_per_s=self._speed.device_operations_per_s,
             resident_bytes=self._process.memory_info().rss,
-            device_bytes=torch.cuda.memory_reserved() if torch.cuda.is_initialized() else 0,
+            device_bytes=self._device_bytes(),
             runs_restored=recovery.num_restored,
             runs_inexact=recovery.num_inexact,
             replay_s=recovery.replay_s,
@@ -99,3 +101,6 @@ class Meter:
             ops_waiting=ops_waiting,
             projects=self.projects.reports(ops_of, requests_of),
         )
+
+    def _device_bytes(self) -> int:
+        return torch.cuda.memory_reserved(self._device) if self._device.type == "cuda" else 0
