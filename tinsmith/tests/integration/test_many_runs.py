@@ -14,6 +14,7 @@ from tinsmith.domain.ops import ForwardBackward, LoraConfig, Op, SaveState
 from tinsmith.domain.outcomes import Failed, ForwardBackwardDone, StepDone, Succeeded
 from tinsmith.engine.adapter import AdapterLayout
 from tinsmith.engine.base_model import BaseModel
+from tinsmith.ledger.codec import encode
 
 TENANTS = [
     LoraConfig(rank=1, seed=0),
@@ -115,21 +116,21 @@ def test_a_tenants_training_is_the_same_alone_and_beside_seven_others(
         assert trained(start(), [tenant]) == {tenant: together[tenant]}
 
 
-def test_a_run_whose_file_is_gone_is_lost_and_no_other(start: Start, tmp_path: Path):
+def test_a_run_whose_file_is_gone_is_made_again_from_its_log(start: Start, tmp_path: Path):
     engine = start(resident_bytes=1)
     first, second = (f"{engine.session}:train:{number}" for number in (1, 2))
     for number in (1, 2):
-        assert isinstance(engine.create(number, TENANTS[number]), Succeeded)
+        assert isinstance(engine.create(number, TENANTS[0]), Succeeded)
+    before = [encode(engine.submit(1, batch(), run)) for run in (first, second)]
     (file,) = (tmp_path / "home-0/aside").glob("*train-1-*")
     file.unlink()
 
-    failed = engine.submit(1, batch(), first)
-    assert isinstance(failed, Failed)
-    assert "its file is gone; create a training client from the run's last" in failed.message
-    assert isinstance(engine.submit(2, batch(), first), Failed)
-    for seq_id, op in ((1, batch()), (2, step())):
-        assert isinstance(engine.submit(seq_id, op, second), Succeeded)
-        assert isinstance(engine.submit(seq_id, op), Succeeded)
+    after = [encode(engine.submit(2, step(), run)) for run in (first, second)]
+
+    assert before[0] == before[1] and after[0] == after[1]
+    assert isinstance(engine.submit(1, batch()), Succeeded)
+    made_again = engine.ledger.run(first)
+    assert made_again is not None and made_again.inexact is None
 
 
 def test_a_disk_that_refuses_costs_the_new_run_and_nothing_else(start: Start, tmp_path: Path):
