@@ -6,7 +6,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from running_engine import MODEL, Engine, batch, load_tiny_model, sample, step
+from running_engine import (
+    LORA,
+    MODEL,
+    PATIENCE_S,
+    Engine,
+    batch,
+    load_tiny_model,
+    sample,
+    step,
+)
 from tinsmith.domain.addresses import CheckpointAddress, CheckpointKind
 from tinsmith.domain.errors import StorageError
 from tinsmith.domain.ops import SaveForSampler
@@ -101,3 +110,24 @@ def test_a_damaged_checkpoint_fails_its_samples_alone(engine: Engine, tmp_path: 
     assert isinstance(failed, Failed)
     assert "corrupt" in failed.message
     assert isinstance(engine.submit(0, sample(), engine.sampler(1, None)), Succeeded)
+
+
+def test_short_ops_of_several_runs_are_put_on_record_together(engine: Engine):
+    runs = [engine.run_id]
+    for number in range(1, 6):
+        assert isinstance(engine.create(number, LORA), Succeeded)
+        runs.append(f"{engine.session}:train:{number}")
+    while engine.bell.listen(0.2) is not None:
+        pass
+    waiting = {engine.append(1, batch(), run_id) for run_id in runs}
+
+    engine.bell.ring("ring")
+    groups = []
+    while waiting:
+        message = engine.bell.listen(PATIENCE_S)
+        assert message is not None
+        if message["kind"] == "settled":
+            groups.append(len(message["request_ids"]))
+            waiting -= set(message["request_ids"])
+
+    assert sum(groups) == len(runs) and max(groups) > 1

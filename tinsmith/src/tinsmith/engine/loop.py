@@ -43,6 +43,7 @@ from tinsmith.scheduler.turns import (
     Idle,
     RunTurn,
     SampleTurn,
+    Turn,
     next_turn,
 )
 from tinsmith.telemetry import event, failure
@@ -53,6 +54,9 @@ TAKE_IN_BYTES = 64 * 2**20
 STORAGE_PAUSE_S = 2.0
 SAVING_PATIENCE_S = 8.0
 """Below the front's own patience with an engine that is to stop."""
+HOLD_S = 0.005
+"""Outcomes of short ops are held for so long, if other runs have ops waiting: one commit then
+serves several."""
 LEAST_TRAINING_S = 0.01
 """Training is left alone for so long between two looks at what else there is."""
 
@@ -112,6 +116,9 @@ class EngineLoop:
             served, base_model, ledger, store, residency, self._recovery, training, self._own_time
         )
         self._queues: dict[str, deque[OpRecord]] = {}
+        self._held: dict[str, tuple[OpRecord, Executed]] = {}
+        """By run: executed, and not on record yet."""
+        self._held_since = 0.0
         self._meter = Meter(base_model, self._sampler, self._queues, self._recovery, bell)
         self._last_row = 0
         self._accounts = Accounts()
@@ -132,6 +139,7 @@ class EngineLoop:
         """
         try:
             self._work()
+            self._put_on_record()
             self._recovery.save_all(SAVING_PATIENCE_S)
         finally:
             self._recovery.close()
@@ -144,6 +152,8 @@ class EngineLoop:
             turn, self._accounts = next_turn(
                 self._backlog(), self._accounts, self._weights.by_project
             )
+            if not self._may_hold_before(turn):
+                self._put_on_record()
             self._meter.projects.turn(turn)
             match turn:
                 case RunTurn():
@@ -153,7 +163,7 @@ class EngineLoop:
                     self._sample(turn)
                 case Idle():
                     pass
-            self._recovery.save_due()
+            self._recovery.save_due(self._held)
             is_idle = isinstance(turn, Idle)
             self._meter.tell(is_idle=is_idle)
             self._hear(LOOK_ANYWAY_S if is_idle else 0.0)
@@ -219,13 +229,32 @@ class EngineLoop:
             return
         if isinstance(executed.outcome, Succeeded):
             self._meter.count(record.op)
-        if self._settle({record.request_id: executed}):
-            self._executor.settled(record, executed)
-        else:
-            self._recovery.forget(turn.run_id)
         queue.popleft()
         if not queue:
             del self._queues[turn.run_id]
+        if not self._held:
+            self._held_since = time.monotonic()
+        self._held[turn.run_id] = (record, executed)
+
+    def _may_hold_before(self, turn: Turn) -> bool:
+        """Whether what is held can wait for another run's op. A run's own next op looks into the
+        log for those before it."""
+        is_another = isinstance(turn, RunTurn) and turn.run_id not in self._held
+        return is_another and time.monotonic() - self._held_since < HOLD_S
+
+    def _put_on_record(self) -> None:
+        """Settle what is held."""
+        if not self._held:
+            return
+        held, self._held = self._held, {}
+        is_settled = self._settle(
+            {record.request_id: executed for record, executed in held.values()}
+        )
+        for run_id, (record, executed) in held.items():
+            if is_settled:
+                self._executor.settled(record, executed)
+            else:
+                self._recovery.forget(run_id)
 
     def _charge(self, turn: RunTurn) -> None:
         """With the tokens of micro-batches that have begun since the last call."""
@@ -245,6 +274,7 @@ class EngineLoop:
         on_pause, self._base_model.on_pause = self._base_model.on_pause, None
         self._charge(turn)
         try:
+            self._put_on_record()
             self._hear(0.0)
             if self._has_news:
                 self._has_news = False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Container
 
 from tinsmith.checkpoints.snapshots import SnapshotStore
 from tinsmith.config import Recovery as RecoverySettings
@@ -108,10 +109,13 @@ class Recovery:
         self._replays.pop(run_id, None)
         self._snapshots.forget(run_id)
 
-    def save_due(self) -> None:
-        """Begin to write the snapshot that is most wanted, if one is."""
+    def save_due(self, ahead: Container[str] = ()) -> None:
+        """Begin to write the snapshot that is most wanted, if one is; not of runs that are `ahead`
+        of their log."""
         for run_id in self._snapshots.due():
-            if self._residency.is_resident(run_id) and run_id not in self._replays:
+            if run_id in ahead or run_id in self._replays:
+                continue
+            if self._residency.is_resident(run_id):
                 self._snapshots.take(run_id, self._residency.take(run_id))
                 return
 
