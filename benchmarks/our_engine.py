@@ -45,7 +45,7 @@ def adam(learning_rate: float) -> OptimStep:
 
 def make_sampler(base: BaseModel) -> Sampler:
     """As the server plans it for this model and machine, but for stop strings."""
-    return planned_sampler(base, EngineSettings(), None)
+    return planned_sampler(base, EngineSettings(), None, weights={})
 
 
 def greedy(prompt: Sequence[int], num_tokens: int) -> Sample:

@@ -26,6 +26,8 @@ _T = TypeVar("_T")
 
 DRAINED_TIMES_LIMIT = 4
 MAX_PAGE = 10_000
+SMALL_BYTES = 8 * 2**10
+"""Bodies that are read sooner than a thread has woken up."""
 LARGE_BYTES = 2**20
 LARGE_THREADS = 2
 
@@ -98,7 +100,9 @@ def _is_loopback(address: str) -> bool:
 
 
 async def unpack(request: Request, body: bytes, work: Callable[[], _T]) -> _T:
-    """Run work that goes through a body off the event loop."""
+    """Run work that goes through a body, off the event loop unless the body is a small one."""
+    if len(body) <= SMALL_BYTES:
+        return work()
     is_large = len(body) > LARGE_BYTES
     limiter = front_of(request).large_bodies if is_large else None
     return await to_thread.run_sync(work, limiter=limiter)
