@@ -20,6 +20,7 @@ from types import FrameType
 
 from filelock import FileLock, Timeout
 
+from tinsmith import tracing
 from tinsmith.api.app import create_app
 from tinsmith.base_models import BUILTIN_NAME, resolve
 from tinsmith.checkpoints.store import CheckpointStore
@@ -83,6 +84,7 @@ class _Server:
         self._as_json = as_json
         self._listening = listening
         self._ledger = Ledger.open(config.ledger)
+        self._ledger.traces = tracing.start("front")
         store = CheckpointStore(config.home / "checkpoints")
         for model in models:
             # An engine may outlive a killed front by a moment. From here on it records nothing, so
@@ -138,6 +140,8 @@ class _Server:
                 await asyncio.to_thread(engine.join)
             self._service.close()
             self._ledger.close()
+            if self._ledger.traces is not None:
+                self._ledger.traces.close()
         return 1 if any(engine.gave_up for engine in self._engines.values()) else 0
 
     def _tell_cancelled(self, base_model: str, request_id: str) -> None:

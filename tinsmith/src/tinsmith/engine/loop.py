@@ -30,6 +30,7 @@ from tinsmith.engine.frozen_adapters import FrozenAdapters
 from tinsmith.engine.meter import Meter
 from tinsmith.engine.planning import planned_sampler, planned_training
 from tinsmith.engine.recovery import Recovery
+from tinsmith.engine.request_traces import RequestTraces
 from tinsmith.engine.residency import Residency
 from tinsmith.engine.sample_request import DecodeText
 from tinsmith.engine.weights import ProjectWeights
@@ -47,6 +48,7 @@ from tinsmith.scheduler.turns import (
     next_turn,
 )
 from tinsmith.telemetry import event, failure
+from tinsmith.tracing import Traces, now
 
 LOOK_ANYWAY_S = 5.0
 """The ledger is read at least so often, in case a ring of the bell was lost."""
@@ -87,6 +89,7 @@ class EngineLoop:
         recovery: RecoverySettings,
         lease_epoch: int,
         decode_text: DecodeText | None,
+        traces: Traces | None = None,
     ) -> None:
         """`decode_text` is for stop strings; None where the model has no tokenizer."""
         self._served = served
@@ -120,6 +123,7 @@ class EngineLoop:
         """By run: executed, and not on record yet."""
         self._held_since = 0.0
         self._meter = Meter(base_model, self._sampler, self._queues, self._recovery, bell)
+        self._traces = None if traces is None else RequestTraces(traces)
         self._last_row = 0
         self._accounts = Accounts()
         self._charged_tokens = 0
@@ -183,6 +187,8 @@ class EngineLoop:
             if message["kind"] == "cancel":
                 self._sampler.cancel(message["request_ids"])
                 self._meter.projects.forget(message["request_ids"])
+                if self._traces is not None:
+                    self._traces.forget(message["request_ids"])
             message = self._bell.listen(0.0)
 
     def _take_in(self) -> None:
@@ -194,6 +200,8 @@ class EngineLoop:
             for record in records:
                 self._last_row = record.row
                 self._meter.projects.arrived(record.request_id, record.owner)
+                if self._traces is not None:
+                    self._traces.arrived(record.request_id, record.owner)
                 if isinstance(record.op, Sample):
                     self._take_in_sample(record, record.op)
                 else:
@@ -210,6 +218,8 @@ class EngineLoop:
         queue = self._queues[turn.run_id]
         record = queue[0]
         self._meter.projects.began([record.request_id])
+        if self._traces is not None:
+            self._traces.began([record.request_id])
         torch.set_num_threads(self._threads.training)
         self._resumed_at = time.monotonic()
         self._base_model.on_pause = lambda: self._between_layers(turn)
@@ -310,6 +320,8 @@ class EngineLoop:
             turn, self._sampler.step_tokens, self._weights.by_project
         )
         self._meter.projects.began(self._sampler.step_began)
+        if self._traces is not None:
+            self._traces.began(self._sampler.step_began)
         self._meter.projects.worked(self._sampler.step_tokens)
         told = self._sampler.take_told()
         if told:
@@ -322,6 +334,9 @@ class EngineLoop:
         them or we are told to stop: what was executed must not be lost for want of room. Whether
         they are on record."""
         self._meter.projects.forget(executed)
+        begun_ns = now()
+        if self._traces is not None:
+            self._traces.executed({request: one.outcome for request, one in executed.items()})
         settlements = [
             Settlement(
                 request_id,
@@ -343,6 +358,8 @@ class EngineLoop:
                     return False
             else:
                 self._bell.ring("settled", request_ids=list(executed))
+                if self._traces is not None:
+                    self._traces.settled(executed, begun_ns)
                 return True
 
 

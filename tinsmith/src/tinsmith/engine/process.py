@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import torch
 from transformers import AutoTokenizer
 
+from tinsmith import tracing
 from tinsmith.checkpoints.snapshots import SnapshotStore
 from tinsmith.checkpoints.store import CheckpointStore
 from tinsmith.config import DATABASE_VARIABLE, Config
@@ -56,6 +57,7 @@ def run_engine(served: ServedModel, config: Config) -> int:
     quotas = ProjectQuotas(ledger, config.quotas)
     aside = home / "aside" / file_name(served.name)
     residency = Residency.planned(base_model, aside, options, quotas)
+    traces = tracing.start("engine")
     loop = EngineLoop(
         served=served,
         base_model=base_model,
@@ -69,6 +71,7 @@ def run_engine(served: ServedModel, config: Config) -> int:
         recovery=config.recovery,
         lease_epoch=epoch,
         decode_text=_text_decoder(served.directory, served.name in options.trust_remote_code),
+        traces=traces,
     )
     bell.ring(
         "ready",
@@ -84,6 +87,8 @@ def run_engine(served: ServedModel, config: Config) -> int:
     except EOFError:
         event("front_is_gone", base_model=served.name)
     finally:
+        if traces is not None:
+            traces.close()
         residency.close()
         ledger.close()
         bell.close()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 
 from sqlalchemy import Connection
@@ -20,11 +20,15 @@ from tinsmith.ledger.entries import (
     Settlement,
 )
 from tinsmith.ledger.ledger_file import LedgerFile
+from tinsmith.tracing import ROOT, Traces, now
 
 _RESULTS_PER_SWEEP = 500
 
 
 class OpLedger(LedgerFile):
+    traces: Traces | None = None
+    """Where requests that have entered the log are told of, if anybody collects them."""
+
     def create_run(
         self, run: Run, op: CreateRun | CreateRunFromState, *, backlog: Backlog | None = None
     ) -> str:
@@ -35,7 +39,9 @@ class OpLedger(LedgerFile):
             BusyError: see `append`.
         """
         entry = oplog.Entry.of(run.run_id, 0, op, owner=run.owner, base_model=run.base_model)
-        return self._write(lambda connection: oplog.create_run(connection, run, entry, backlog))
+        return self._logged(
+            entry, lambda connection: oplog.create_run(connection, run, entry, backlog)
+        )
 
     def append(
         self,
@@ -61,7 +67,23 @@ class OpLedger(LedgerFile):
         """
         entry = oplog.Entry.of(scope, seq_id, op, owner=owner, base_model=base_model)
         append = oplog.append_sample if isinstance(op, Sample) else oplog.append_to_run
-        return self._write(lambda connection: append(connection, entry, backlog))
+        return self._logged(entry, lambda connection: append(connection, entry, backlog))
+
+    def _logged(self, entry: oplog.Entry, append: Callable[[Connection], str]) -> str:
+        begun_ns = now()
+        request_id = self._write(append)
+        if self.traces is not None:
+            self.traces.tell(
+                request_id,
+                ROOT,
+                begun_ns,
+                **{
+                    "tinsmith.kind": entry.kind,
+                    "tinsmith.project": entry.owner,
+                    "tinsmith.payload_bytes": len(entry.payload or b""),
+                },
+            )
+        return request_id
 
     def append_failed(
         self,
