@@ -62,7 +62,7 @@ def _read_statuses(fields: Fields) -> tuple[bool, tuple[str, ...] | None]:
         kind = status.get("type") if isinstance(status, dict) else None
         if kind == "active":
             is_active = True
-        elif kind in _ENDED:
+        elif isinstance(kind, str) and kind in _ENDED:
             wanted = _texts(Fields(status, f"statuses[{index}]."), "reasons", None)
             reasons.update(_ENDED[kind] if wanted is None else wanted)
         else:
